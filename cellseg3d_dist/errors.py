@@ -1,0 +1,55 @@
+"""The exception tree. Every message says what failed, where, the limit and the remedy.
+
+::
+
+    CellSegError
+    ├── BadInputError           exit 2: a path, array, key or option that cannot be used
+    │   ├── VolumeError         a stored image that cannot be opened or trusted
+    │   ├── ConfigError         an option or config key
+    │   ├── OutputError         the output folder may not be created or replaced
+    │   └── MemoryLimitError    a plan over the memory limit
+    ├── BlocksFailedError       exit 3: some blocks failed; the run can be resumed
+    └── EnvironmentFailedError  exit 4: disk, cluster or device
+"""
+
+from __future__ import annotations
+
+
+class CellSegError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+    exit_code = 1
+
+
+class BadInputError(CellSegError):
+    """Input or configuration that cannot be used; nothing was created."""
+
+    exit_code = 2
+
+
+class VolumeError(BadInputError):
+    """A stored image that cannot be opened or trusted."""
+
+
+class ConfigError(BadInputError):
+    """An option or config key that cannot be used."""
+
+
+class OutputError(BadInputError):
+    """An output folder that may not be created, replaced or resumed."""
+
+
+class MemoryLimitError(BadInputError):
+    """A plan whose projected memory is over the limit."""
+
+
+class BlocksFailedError(CellSegError):
+    """Some blocks failed. The rest is done and the run can be resumed."""
+
+    exit_code = 3
+
+
+class EnvironmentFailedError(CellSegError):
+    """Disk, cluster or device failed, not the input."""
+
+    exit_code = 4
