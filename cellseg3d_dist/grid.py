@@ -128,9 +128,7 @@ class BlockGrid:
     @property
     def n_blocks_per_axis(self) -> Triple:
         """Blocks along each axis; 0 along an axis of no voxels."""
-        return _triple(
-            ceil_div(n, b) for n, b in zip(self.shape, self.block_shape, strict=True)
-        )
+        return _triple(ceil_div(n, b) for n, b in zip(self.shape, self.block_shape, strict=True))
 
     @property
     def n_blocks(self) -> int:

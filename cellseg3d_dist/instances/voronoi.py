@@ -1,0 +1,223 @@
+"""Voronoi-Otsu labelling, on a whole volume or on a block with a certificate.
+
+Spots of the image smoothed with ``spot_sigma`` seed a flood (:mod:`.flood`) inside the
+image smoothed with ``outline_sigma`` above a global threshold; mask components without a
+spot stay 0. Regions of one block, each cut at the volume's faces::
+
+    read region   image read; filters are exact only away from its inner faces
+      └ flood region   mask, spots and flood; the unknown ring lies just outside
+          └ write region   labels kept: proven, or open
+
+Labels of a block are 1..m in the order of their names; a name is the global position of
+the seed (:func:`.spots.names_of_seeds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from cellseg3d_dist.grid import Region, Triple
+from cellseg3d_dist.instances.filters import Crop, Sigma, gaussian, kernel_radius
+from cellseg3d_dist.instances.flood import UNREACHED, Sides, flood
+from cellseg3d_dist.instances.spots import names_of_seeds, spots
+
+
+class Kernels(Protocol):
+    """The three steps that a backend may replace, see :mod:`.filters`, `.spots`, `.flood`."""
+
+    gaussian: Callable[..., npt.NDArray[np.float32]]
+    spots: Callable[..., npt.NDArray[np.int64]]
+    flood: Callable[..., tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]
+
+
+@dataclass(frozen=True)
+class NumbaKernels:
+    """The default kernels."""
+
+    gaussian: Callable[..., npt.NDArray[np.float32]] = gaussian
+    spots: Callable[..., npt.NDArray[np.int64]] = spots
+    flood: Callable[..., tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]] = flood
+
+
+NUMBA = NumbaKernels()
+
+
+@dataclass(frozen=True)
+class VoronoiSpec:
+    """What decides a Voronoi-Otsu labelling, sigmas in voxels (z, y, x)."""
+
+    spot_sigma: Sigma
+    outline_sigma: Sigma
+    threshold: float
+
+    @property
+    def filter_halo(self) -> Triple:
+        """Voxels beyond the flood region that its mask and spots depend on."""
+        spot, outline = kernel_radius(self.spot_sigma), kernel_radius(self.outline_sigma)
+        z, y, x = (max(s + 1, o) for s, o in zip(spot, outline, strict=True))
+        return (z, y, x)
+
+    def default_flood_halo(self) -> Triple:
+        """A flood halo that proves nearly every voxel: about one cell's diameter."""
+        scale = (max(pair) for pair in zip(self.spot_sigma, self.outline_sigma, strict=True))
+        z, y, x = (6 + round(2.5 * s) for s in scale)
+        return (z, y, x)
+
+
+@dataclass(frozen=True)
+class FloodedBlock:
+    """A block's labels with their certificate.
+
+    Attributes
+    ----------
+    labels : ndarray, uint32, shape of the write region
+        1..m by ascending name; 0 outside the mask, where nothing reaches, where open.
+    names : ndarray, uint64, (m,)
+        Global names of the labels.
+    arrival : ndarray, int32
+        Step of the flood at which the label came.
+    is_open : ndarray, bool
+        True where the result depends on voxels beyond the flood region.
+    mask : ndarray, uint8
+        The foreground.
+    """
+
+    labels: npt.NDArray[np.uint32]
+    names: npt.NDArray[np.uint64]
+    arrival: npt.NDArray[np.int32]
+    is_open: npt.NDArray[np.bool_]
+    mask: npt.NDArray[np.uint8]
+
+
+def voronoi_otsu_block(
+    image: npt.NDArray[Any],
+    read_region: Region,
+    flood_region: Region,
+    write_region: Region,
+    shape: Triple,
+    spec: VoronoiSpec,
+    within: npt.NDArray[Any] | None = None,
+    kernels: Kernels = NUMBA,
+) -> FloodedBlock:
+    """Label one block.
+
+    Parameters
+    ----------
+    image : ndarray, (z, y, x)
+        The image on ``read_region``, which is ``flood_region`` grown by
+        ``spec.filter_halo`` and cut at the volume's faces.
+    flood_region, write_region : Region
+        Where the flood runs, and the part of it that is kept.
+    shape : (int, int, int)
+        The volume's shape.
+    within : ndarray or None
+        Non-zero on ``flood_region`` where cells are sought; None is everywhere.
+    """
+    mask = foreground(image, read_region, flood_region, spec, kernels)
+    if within is not None:
+        mask &= (within != 0).view(np.uint8)
+    spot_region = flood_region.expand((1, 1, 1), shape)
+    smoothed = kernels.gaussian(image, spec.spot_sigma, crop_to(read_region, spot_region))
+    seeds = kernels.spots(smoothed, mask, flood_region.within(spot_region).start)
+    del smoothed
+    names = names_of_seeds(seeds, flood_region, shape)
+    order = np.argsort(names)
+    labels, arrival = kernels.flood(mask, seeds[order], ring_of(flood_region, shape))
+    inner = write_region.within(flood_region).slices
+    kept = labels[inner]
+    is_open = kept == names.size + 1
+    closed = np.where(is_open, np.int32(0), kept)
+    dense, kept_names = compact(closed, names[order])
+    return FloodedBlock(dense, kept_names, arrival[inner].copy(), is_open, mask[inner].copy())
+
+
+def foreground(
+    image: npt.NDArray[Any],
+    read_region: Region,
+    region: Region,
+    spec: VoronoiSpec,
+    kernels: Kernels = NUMBA,
+) -> npt.NDArray[np.uint8]:
+    """Mask, 0 or 1, of ``region``: the image smoothed for outlines is above the threshold."""
+    smoothed = kernels.gaussian(image, spec.outline_sigma, crop_to(read_region, region))
+    return (smoothed > np.float32(spec.threshold)).view(np.uint8)
+
+
+def crop_to(outer: Region, inner: Region) -> Crop:
+    """Voxels of ``outer`` below and above ``inner``, per axis."""
+    z, y, x = (
+        (i0 - o0, o1 - i1)
+        for o0, o1, i0, i1 in zip(outer.start, outer.stop, inner.start, inner.stop, strict=True)
+    )
+    return (z, y, x)
+
+
+def ring_of(region: Region, shape: Triple) -> Sides:
+    """The faces of ``region`` beyond which the volume goes on."""
+    z, y, x = ((a > 0, b < n) for a, b, n in zip(region.start, region.stop, shape, strict=True))
+    return (z, y, x)
+
+
+def compact(
+    labels: npt.NDArray[np.int32], names: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
+    """Renumber to the labels that occur, keeping their order, with their names."""
+    dense, used = _compact(labels, names.size)
+    return dense, names[used]
+
+
+@numba.njit(cache=True, nogil=True)
+def _compact(labels, n):  # type: ignore[no-untyped-def]
+    flat = labels.reshape(-1)
+    used = np.zeros(n + 1, np.bool_)
+    for i in range(flat.size):
+        used[flat[i]] = True
+    used[0] = False
+    rank = np.zeros(n + 1, np.uint32)
+    count = 0
+    for i in range(1, n + 1):
+        if used[i]:
+            count += 1
+            rank[i] = count
+    dense = np.empty(labels.shape, np.uint32)
+    flat_dense = dense.reshape(-1)
+    for i in range(flat.size):
+        flat_dense[i] = rank[flat[i]]
+    return dense, used[1:]
+
+
+def voronoi_otsu(
+    image: npt.NDArray[Any], spec: VoronoiSpec, kernels: Kernels = NUMBA
+) -> npt.NDArray[np.uint32]:
+    """Label a whole volume in memory: one block without halos.
+
+    Returns
+    -------
+    ndarray, uint32, shape of ``image``
+        1..n in the x-major order of seeds, as clEsperanto's prototype numbers them.
+    """
+    z, y, x = image.shape
+    shape = (z, y, x)
+    if 0 in shape:
+        return np.zeros(shape, np.uint32)
+    whole = Region.whole(shape)
+    return voronoi_otsu_block(image, whole, whole, whole, shape, spec, kernels=kernels).labels
+
+
+__all__ = [
+    "NUMBA",
+    "UNREACHED",
+    "FloodedBlock",
+    "Kernels",
+    "VoronoiSpec",
+    "compact",
+    "foreground",
+    "voronoi_otsu",
+    "voronoi_otsu_block",
+]
