@@ -3,7 +3,8 @@
 The only package that imports zarr, ome-zarr or tifffile.
 """
 
-from cellseg3d_dist.volumes.create import create_image, create_scratch
+from cellseg3d_dist.volumes.convert import Conversion, create_conversion
+from cellseg3d_dist.volumes.create import create_image, create_scratch, plan_image
 from cellseg3d_dist.volumes.opening import open_volume
 from cellseg3d_dist.volumes.pyramid import downsample, level_factors, level_shape, source_region
 from cellseg3d_dist.volumes.storage import limit_threads
@@ -11,9 +12,11 @@ from cellseg3d_dist.volumes.stored import StoredArray, StoredImage
 from cellseg3d_dist.volumes.volume import Volume
 
 __all__ = [
+    "Conversion",
     "StoredArray",
     "StoredImage",
     "Volume",
+    "create_conversion",
     "create_image",
     "create_scratch",
     "downsample",
@@ -21,5 +24,6 @@ __all__ = [
     "level_shape",
     "limit_threads",
     "open_volume",
+    "plan_image",
     "source_region",
 ]

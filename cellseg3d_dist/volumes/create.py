@@ -11,9 +11,10 @@ chunks. Zarr 3 (OME-Zarr 0.5) keeps a block as one shard of chunks near 64 voxel
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -86,14 +87,58 @@ def create_image(
     EnvironmentFailedError
         If the disk failed.
     """
+    image = plan_image(
+        path,
+        shape=shape,
+        dtype=dtype,
+        block_shape=block_shape,
+        voxel_size=voxel_size,
+        origin=origin,
+        n_levels=n_levels,
+        kind=kind,
+        format=format,
+        channels=channels,
+    )
+    target = _new_target(path)
+    metadata = group_metadata(image, format, name or target.name, channels)
+    with _appearing(target) as folder:
+        store = LocalStore(folder)
+        zarr.create_group(store, zarr_format=2 if format == "0.4" else 3, attributes=metadata)
+        for number, level in enumerate(image.levels):
+            _create_array(store, str(number), level, kind)
+    return image
+
+
+def plan_image(
+    path: str | Path,
+    *,
+    shape: Triple,
+    dtype: np.dtype[Any] | type | str,
+    block_shape: Triple,
+    voxel_size: Size,
+    origin: Size = (0.0, 0.0, 0.0),
+    n_levels: int | None = None,
+    kind: ImageKind = "labels",
+    format: Format = "0.5",
+    channels: tuple[str, ...] | None = None,
+) -> StoredImage:
+    """The handle that :func:`create_image` returns for the same arguments; touches no file.
+
+    A resumed run gets its handles back with it.
+
+    Raises
+    ------
+    ConfigError
+        If shape, type or block_shape cannot be stored.
+    """
     dtype = np.dtype(dtype)
     _check_request(shape, dtype, block_shape, voxel_size, kind, channels)
-    target = _new_target(path)
+    target = Path(path).expanduser().absolute()
     factors = level_factors(shape, voxel_size, n_levels)
     shapes = [shape]
     for factor in factors:
         shapes.append(level_shape(shapes[-1], factor))
-    image = StoredImage(
+    return StoredImage(
         path=str(target),
         levels=tuple(
             _plan_array(str(target / str(number)), level, dtype, block_shape, format, channels)
@@ -103,14 +148,8 @@ def create_image(
         voxel_size=voxel_size,
         origin=origin,
         kind=kind,
+        channels=channels,
     )
-    metadata = group_metadata(image, format, name or target.name, channels)
-    with _appearing(target) as folder:
-        store = LocalStore(folder)
-        zarr.create_group(store, zarr_format=2 if format == "0.4" else 3, attributes=metadata)
-        for number, level in enumerate(image.levels):
-            _create_array(store, str(number), level, kind)
-    return image
 
 
 def create_scratch(
@@ -182,8 +221,8 @@ def _plan_array(
     n_bytes = prod(chunk) * dtype.itemsize
     if n_bytes > MAX_CHUNK_BYTES:
         raise ConfigError(
-            f"block_shape {block_shape} leaves chunks of {chunk} {dtype}, {n_bytes / 2**30:.3g} GiB "
-            f"over the limit of {MAX_CHUNK_BYTES / 2**30:.3g} GiB. Use multiples of {CHUNK}."
+            f"block_shape {block_shape} needs chunks of {chunk} {dtype}: {n_bytes / 2**30:.3g} "
+            f"GiB, over the limit of {MAX_CHUNK_BYTES / 2**30:.3g} GiB. Use multiples of {CHUNK}."
         )
     shard = None
     if format == "0.5":
@@ -234,28 +273,17 @@ def _new_target(path: str | Path) -> Path:
     return target
 
 
-class _appearing:  # noqa: N801 - used as a function
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
     """A folder built beside its target and renamed at the end, removed on any failure."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.folder = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:8]}.tmp")
-
-    def __enter__(self) -> Path:
-        with naming_errors(f"{self.target} cannot be created"):
-            self.folder.mkdir(parents=True)
-        self.errors = naming_errors(f"{self.target} cannot be created")
-        self.errors.__enter__()
-        return self.folder
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+    folder = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:8]}.tmp")
+    with naming_errors(f"{target} cannot be created"):
+        folder.mkdir(parents=True)
         try:
-            if kind is None:
-                os.rename(self.folder, self.target)  # noqa: PTH104 - fails where Path would too
+            yield folder
+            folder.rename(target)
         finally:
-            if self.folder.exists():
-                shutil.rmtree(self.folder, ignore_errors=True)
-            self.errors.__exit__(kind, error, traceback)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _create_array(store: LocalStore, name: str, array: StoredArray, kind: ImageKind) -> None:

@@ -103,7 +103,8 @@ class Multiscale:
         level = self.level(number)
         if level.scale is None:
             raise VolumeError(
-                f"{self.location} has no scale for level {number}, so no voxel size. Give voxel_size."
+                f"{self.location} has no scale for level {number}, so no voxel size. "
+                "Give voxel_size."
             )
         size, origin = [], []
         for name in "zyx":

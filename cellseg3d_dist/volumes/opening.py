@@ -219,7 +219,8 @@ def _open_plain(info: ArrayInfo, wanted: _Wanted) -> Volume:
 def _needed_size(location: str, wanted: _Wanted) -> Size:
     if wanted.voxel_size is None:
         raise VolumeError(
-            f"{location} is an array without a voxel size. Give voxel_size (z, y, x) in micrometres."
+            f"{location} is an array without a voxel size. Give voxel_size (z, y, x) in "
+            "micrometres."
         )
     return wanted.voxel_size
 
@@ -260,7 +261,7 @@ def _zarr_volume(
     source = ZarrSource(info.location, axes, metadata)
     sizes = dict(zip(axes, info.shape, strict=True))
     chunk = dict(zip(axes, info.chunk_shape, strict=True))
-    return make_volume(
+    return _make_volume(
         location,
         source,
         "zarr",
@@ -274,7 +275,7 @@ def _zarr_volume(
     )
 
 
-def make_volume(
+def _make_volume(
     location: str,
     source: Source,
     kind: Kind,
@@ -342,7 +343,7 @@ def _open_array(array: zarr.Array | np.ndarray[Any, Any], wanted: _Wanted) -> Vo
     chunk = dict(zip(axes, getattr(array, "chunks", array.shape), strict=True))
     geometry = (_needed_size(location, wanted), (0.0, 0.0, 0.0))
     source = ArraySource(array, axes)
-    return make_volume(location, source, "array", sizes, chunk, array.dtype, geometry, wanted)
+    return _make_volume(location, source, "array", sizes, chunk, array.dtype, geometry, wanted)
 
 
 def _open_tiff(path: Path, wanted: _Wanted) -> Volume:
@@ -355,7 +356,7 @@ def _open_tiff(path: Path, wanted: _Wanted) -> Volume:
             f"{path} states no voxel size that can be trusted (resolution tags are not). Give "
             "voxel_size (z, y, x) in micrometres."
         )
-    return make_volume(
+    return _make_volume(
         str(path),
         found.source,
         "tiff",

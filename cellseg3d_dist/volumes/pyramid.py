@@ -1,10 +1,10 @@
-"""Smaller copies of a volume: which levels, from which voxels, by which rule.
+r"""Smaller copies of a volume: which levels, from which voxels, by which rule.
 
 Level n is made from level n-1 alone, block by block: a block of level n needs exactly the
 voxels of :func:`source_region`, so levels can be written in any order within a level::
 
     level n-1   0 1 2 3 4 5 6        shape 7, factor 2
-                \\_/ \\_/ \\_/  |
+                \_/ \_/ \_/  |
     level n      0   1   2   3        shape 4; the last voxel sees one voxel only
 
 Images take the mean of the voxels seen, labels the most frequent label. Both are centred on
@@ -94,7 +94,7 @@ def downsample(
     kind
         ``"image"``: mean, rounded half up for integers; a NaN makes its mean NaN.
         ``"labels"``: the most frequent label; on a tie any label before background, then
-        the smallest, so the result does not depend on the cut and thin cells last.
+        the smallest, so thin cells last and the order of voxels does not matter.
 
     Returns
     -------
@@ -173,9 +173,9 @@ def _mean_integer(array, out, fz, fy, fx):  # type: ignore[no-untyped-def]  # pr
             for x in range(out.shape[2]):
                 z1, y1, x1 = min(z * fz + fz, nz), min(y * fy + fy, ny), min(x * fx + fx, nx)
                 n = (z1 - z * fz) * (y1 - y * fy) * (x1 - x * fx)
-                # remainders from the first voxel: no sum of 64-bit values can wrap
+                # differences to the first voxel, so that sums of large 64-bit values do not wrap
                 base = array[z * fz, y * fy, x * fx]
-                total = 0
+                total = np.int64(0)
                 for a in range(z * fz, z1):
                     for b in range(y * fy, y1):
                         for c in range(x * fx, x1):

@@ -94,7 +94,7 @@ def _validate(attributes: JSONObject, format: str, is_label: bool) -> None:
     from ome_zarr_models.v05.image import ImageAttrs as Image05
     from ome_zarr_models.v05.image_label import ImageLabelAttrs as Label05
 
-    models = {("0.4", False): Image04, ("0.4", True): Label04}
+    models: dict[tuple[str, bool], Any] = {("0.4", False): Image04, ("0.4", True): Label04}
     models |= {("0.5", False): Image05, ("0.5", True): Label05}
     try:
         with warnings.catch_warnings():
