@@ -250,7 +250,7 @@ def spheroid_sphericity(major: Floats, minor: Floats) -> Floats:
     ----------
     .. [1] H. Wadell, Volume, shape, and roundness of quartz particles, J. Geol. 43, 1935.
     .. [2] C. Achard et al., CellSeg3D, Self-supervised 3D cell segmentation for
-       fluorescence microscopy, eLife, 2024.
+       fluorescence microscopy, eLife 13, RP99848, 2025.
 
     >>> spheroid_sphericity(np.array([2.0, 2.0, 2.0]), np.array([2.0, 1.0, 0.0])).round(4)
     array([1.    , 0.9133, 0.    ])

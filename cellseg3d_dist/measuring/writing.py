@@ -107,7 +107,7 @@ def _stream(
     if first is None:
         raise ValueError("no cell table to write, not even an empty one")
     rows: int = 0
-    with _atomically(path) as part, open_writer(part, first.schema) as writer:
+    with replacing(path) as part, open_writer(part, first.schema) as writer:
         write(writer, first)
         rows += int(first.num_rows)
         for table in tables:
@@ -117,8 +117,8 @@ def _stream(
 
 
 @contextmanager
-def _atomically(path: Path) -> Iterator[Path]:
-    """A neighbouring file that takes the name ``path`` when the body succeeds."""
+def replacing(path: Path) -> Iterator[Path]:
+    """A neighbouring file to write; it takes the name ``path`` when the body succeeds."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
