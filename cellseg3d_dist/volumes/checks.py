@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cellseg3d_dist.errors import VolumeError
-from cellseg3d_dist.volumes.storage import JSONObject, is_url, join, read_json
+from cellseg3d_dist.volumes.storage import JSONObject, is_url, join, naming_errors, read_json
 
 MAX_VOXELS = 2**47
 """Most voxels of one array; a whole mouse brain at 0.5 um has about 2^42."""
@@ -213,35 +216,31 @@ def check_separator(info: ArrayInfo) -> None:
     """
     if is_url(info.location) or len(info.shape) < 2:
         return
-    from pathlib import Path
-
-    folder = Path(info.location)
     if info.zarr_format == 2:
         meta = read_json(info.location, ".zarray") or {}
-        nested = meta.get("dimension_separator", ".") == "/"
-        zeros = "0"
+        separator = meta.get("dimension_separator", ".")
     else:
         meta = read_json(info.location, "zarr.json") or {}
         encoding = meta.get("chunk_key_encoding")
-        name = encoding.get("name") if isinstance(encoding, dict) else "default"
-        if name != "default" or not isinstance(encoding, dict):
+        if not isinstance(encoding, dict) or encoding.get("name") != "default":
             return
-        nested = _configuration(encoding).get("separator", "/") == "/"
-        zeros = "c"
-    flat = any(
-        entry.name.startswith(f"{zeros}.") or entry.name.replace(".", "").isdigit()
-        for entry in folder.iterdir()
-        if "." in entry.name and not entry.name.startswith(".")
-    )
-    has_folder = any(
-        entry.name == "c" if zeros == "c" else entry.name.isdigit()
-        for entry in folder.iterdir()
-        if entry.is_dir()
-    )
-    if (nested and flat and not has_folder) or (not nested and has_folder and not flat):
-        said, found = ("/", ".") if nested else (".", "/")
+        separator = _configuration(encoding).get("separator", "/")
+    found = _separators(info.location)
+    if found and separator not in found:
+        name = ".zarray" if info.zarr_format == 2 else "zarr.json"
         raise VolumeError(
-            f"{join(info.location, '.zarray' if info.zarr_format == 2 else 'zarr.json')} says "
-            f"that chunks are named with {said!r}, but they are named with {found!r}: it would "
-            "read as zeros. Correct the separator."
+            f"{join(info.location, name)} says that chunks are named with {separator!r}, but they "
+            f"are named with {found.pop()!r}: it would read as zeros. Correct the separator."
         )
+
+
+def _separators(folder: str) -> set[str]:
+    """Separators in the names of the first chunk files or folders, ``0.0.0`` or ``c/0/0/0``."""
+    found = set()
+    with naming_errors(f"{folder} cannot be listed"), os.scandir(folder) as entries:
+        for entry in itertools.islice(entries, 100):
+            if re.fullmatch(r"(c\.)?\d+(\.\d+)+", entry.name):
+                found.add(".")
+            elif re.fullmatch(r"c|\d+", entry.name) and entry.is_dir():
+                found.add("/")
+    return found

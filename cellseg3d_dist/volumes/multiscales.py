@@ -302,7 +302,8 @@ def _numbers(location: str, values: object, key: str, n_axes: int) -> tuple[floa
             # kept as NaN, so that a given voxel_size can still take its place
             numbers.append(math.nan)
         else:
-            numbers.append(float(value) if abs(value) < 1e300 else math.inf)
+            # an integer too long for a float is no size either
+            numbers.append(math.inf if abs(value) > 1e300 else float(value))
     return tuple(numbers)
 
 

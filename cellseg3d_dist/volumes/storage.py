@@ -139,13 +139,11 @@ def remote_errors() -> tuple[type[BaseException], ...]:
 
 def _filesystem(url: str) -> tuple[Any, str]:
     try:
-        import fsspec
         from fsspec.core import url_to_fs
     except ImportError as error:
         raise VolumeError(
             f"{url} is a URL and needs fsspec. Install the extra: cellseg3d_dist[cloud]."
         ) from error
-    del fsspec
     try:
         filesystem, path = url_to_fs(url)
     except ImportError as error:

@@ -193,7 +193,7 @@ def _axes(path: str, axes: str) -> str:
     if not set("zyx") <= set(letters) <= set("tczyx") or len(set(letters)) != len(letters):
         raise VolumeError(
             f"{path} has axes {axes!r}; only 3D images (z, y, x, with optional channel and time) "
-            "can be read."
+            "can be read. If one of them is really z, correct that in the file."
         )
     return letters
 
