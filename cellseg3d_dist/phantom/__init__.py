@@ -1,0 +1,14 @@
+"""A procedural brain with known cells, of any size, computed block by block.
+
+``render(spec, region)`` is a pure function: cutting a volume into blocks and rendering each
+gives the bits of rendering it whole, so the exact label image of a volume too large for
+memory is known everywhere.
+"""
+
+from __future__ import annotations
+
+from cellseg3d_dist.phantom.nuclei import Nuclei, count, nuclei
+from cellseg3d_dist.phantom.rendering import render
+from cellseg3d_dist.phantom.spec import PhantomSpec
+
+__all__ = ["Nuclei", "PhantomSpec", "count", "nuclei", "render"]
