@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import pickle
+import sys
 import threading
 from pathlib import Path
 
@@ -645,7 +646,8 @@ def test_over_http_when_nothing_answers(served, tmp_path):
 
 
 def test_url_without_the_cloud_extra_names_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
     refused("https://127.0.0.1/a.zarr", r"cellseg3d_dist\[cloud\]")
 
 
