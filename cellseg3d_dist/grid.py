@@ -16,9 +16,12 @@ Axis order is (z, y, x) everywhere.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
+
+import numpy as np
+import numpy.typing as npt
 
 from cellseg3d_dist.errors import ConfigError
 
@@ -180,6 +183,39 @@ class BlockGrid:
         )
         for index in itertools.product(*ranges):
             yield self.block(self.number(_triple(index)))
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Some blocks of a grid, by ascending number; blocks are made as they are asked for."""
+
+    grid: BlockGrid
+    numbers: npt.NDArray[np.int64]
+
+    @classmethod
+    def all(cls, grid: BlockGrid) -> Selection:
+        """Every block."""
+        return cls(grid, np.arange(grid.n_blocks, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return int(self.numbers.size)
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self.grid.block(int(number)) for number in self.numbers)
+
+    def only(self, numbers: Collection[int]) -> Selection:
+        """Those that are among ``numbers``."""
+        wanted = np.fromiter(numbers, np.int64, len(numbers))
+        return Selection(self.grid, self.numbers[np.isin(self.numbers, wanted)])
+
+    def without(self, numbers: Collection[int]) -> Selection:
+        """Those that are not among ``numbers``."""
+        unwanted = np.fromiter(numbers, np.int64, len(numbers))
+        return Selection(self.grid, self.numbers[~np.isin(self.numbers, unwanted)])
+
+    def slice(self, start: int, stop: int) -> Selection:
+        """Some of them, by position."""
+        return Selection(self.grid, self.numbers[start:stop])
 
 
 def _triple(values: Iterator[int] | tuple[int, ...]) -> Triple:

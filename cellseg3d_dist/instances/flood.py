@@ -18,8 +18,6 @@ volume is cut. That carries both devices of this module:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 import numpy.typing as npt

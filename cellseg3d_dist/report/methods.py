@@ -86,8 +86,8 @@ def _instances(data: ReportData, cite: Cite) -> list[str]:
         return [
             "Touching cells were separated by Voronoi-Otsu labelling as in clEsperanto "
             f"{cite('clesperanto')}: local maxima {spots} seeded the cells; the "
-            f"image{smoothed} above {_threshold(data, cite)} was the mask; and each mask voxel was given to "
-            "the seed that reaches it first within the mask."
+            f"image{smoothed} above {_threshold(data, cite)} was the mask; and each mask voxel "
+            "was given to the seed that reaches it first within the mask."
         ]
     if method.instances == "watershed":
         return [

@@ -143,8 +143,14 @@ def density_figure(cells: Cells, data: ReportData) -> bytes:
     bar = made.colorbar(image, cax=made.add_axes(layout.boxes["bar"]))
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8.5, colors=INK)
-    bar.ax.yaxis.set_major_formatter(lambda value, _: text.number(value))
-    bar.set_label("cells / mm³", fontsize=9.5, color=INK)
+    top = float(norm.vmax or 1.0)
+    factor, unit = next(
+        (f, u)
+        for f, u in ((1e6, "million "), (1e3, "thousand "), (1.0, ""))
+        if top >= 5 * f or f == 1
+    )
+    bar.ax.yaxis.set_major_formatter(lambda value, _: text.number(value / factor))
+    bar.set_label(f"{unit}cells / mm³", fontsize=9.5, color=INK)
     return png(made)
 
 

@@ -32,8 +32,8 @@ def cards(data: ReportData, cells: Cells) -> list[dict[str, str]]:
     out.append(
         {
             "name": "Density",
-            "value": f"{text.number(cells.total / extent_um3 * 1e9)} / mm³",
-            "sub": f"cells fill {text.share(filled, extent_um3)} of the volume",
+            "value": text.number(cells.total / extent_um3 * 1e9),
+            "sub": f"cells per mm³, filling {text.share(filled, extent_um3)}",
         }
     )
     if cells.total:
@@ -77,7 +77,7 @@ def footer(data: ReportData) -> str:
 def completeness(data: ReportData, cells: Cells) -> list[tuple[str, str]]:
     """Rows of what was computed, skipped, dropped and failed."""
     skipped = sum(s.blocks for s in data.skipped)
-    rows = [("Blocks", f"{data.n_blocks:,} of {text.product(data.block_shape)} voxels")]
+    rows = [("Blocks", f"{data.n_blocks:,} of up to {text.product(data.block_shape)} voxels")]
     done = data.n_blocks - skipped - len(data.failed_blocks)
     rows.append(("computed", f"{done:,}"))
     for s in data.skipped:
@@ -209,5 +209,6 @@ def scores(data: ReportData, criterion: str) -> str:
     true = int(row["tp"]) + int(row["fn"])
     return (
         f"At {criterion_name(criterion)} {float(row['threshold']):g}, {int(row['tp']):,} of "
-        f"{true:,} true cells were found, {int(row['fn']):,} missed, and {int(row['fp']):,} labels match none."
+        f"{true:,} true cells were found, {int(row['fn']):,} missed, and {int(row['fp']):,} "
+        "labels match none."
     )

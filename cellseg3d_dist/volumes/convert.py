@@ -15,7 +15,7 @@ import numpy as np
 
 from cellseg3d_dist.errors import MemoryLimitError
 from cellseg3d_dist.grid import BlockGrid, Region, Triple, ceil_div
-from cellseg3d_dist.volumes.create import Format, create_image
+from cellseg3d_dist.volumes.create import Format, create_image, plan_image
 from cellseg3d_dist.volumes.pyramid import ImageKind
 from cellseg3d_dist.volumes.stored import StoredImage
 from cellseg3d_dist.volumes.volume import Volume
@@ -79,21 +79,49 @@ def create_conversion(
     MemoryLimitError
         If even one write block is over the limit.
     """
-    n_channels = len(volume.channels)
-    shape = conversion_shape(volume, block_shape, memory_limit)
-    image = create_image(
+    conversion = plan_conversion(
+        volume,
         path,
-        shape=volume.shape,
-        dtype=volume.dtype,
         block_shape=block_shape,
-        voxel_size=volume.voxel_size,
-        origin=volume.origin,
-        n_levels=n_levels,
         kind=kind,
         format=format,
-        channels=volume.channels if n_channels > 1 else None,
+        n_levels=n_levels,
+        memory_limit=memory_limit,
     )
+    create_image(path, **_described(volume, block_shape, kind, format, n_levels))
+    return conversion
+
+
+def plan_conversion(
+    volume: Volume,
+    path: str | Path,
+    *,
+    block_shape: Triple = (128, 128, 128),
+    kind: ImageKind = "image",
+    format: Format = "0.5",
+    n_levels: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> Conversion:
+    """What :func:`create_conversion` returns for the same arguments; touches no file."""
+    shape = conversion_shape(volume, block_shape, memory_limit)
+    image = plan_image(path, **_described(volume, block_shape, kind, format, n_levels))
     return Conversion(volume, image, BlockGrid(volume.shape, shape))
+
+
+def _described(
+    volume: Volume, block_shape: Triple, kind: ImageKind, format: Format, n_levels: int | None
+) -> dict[str, Any]:
+    return {
+        "shape": volume.shape,
+        "dtype": volume.dtype,
+        "block_shape": block_shape,
+        "voxel_size": volume.voxel_size,
+        "origin": volume.origin,
+        "n_levels": n_levels,
+        "kind": kind,
+        "format": format,
+        "channels": volume.channels if len(volume.channels) > 1 else None,
+    }
 
 
 def conversion_shape(volume: Volume, block_shape: Triple, memory_limit: int) -> Triple:

@@ -1,0 +1,106 @@
+"""Where blocks are computed: a given client, a scheduler's address, or an own local cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+import psutil
+from distributed import Client, LocalCluster
+
+from cellseg3d_dist.errors import EnvironmentFailedError
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 8
+
+
+def default_workers() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_memory_limit(workers: int) -> int:
+    """Bytes for each of this many workers: 0.8 of what the machine has free now."""
+    return int(psutil.virtual_memory().available * 0.8 / workers)
+
+
+@contextlib.contextmanager
+def connect(
+    client: Client | None,
+    scheduler: str | None,
+    workers: int,
+    memory_limit: int,
+    scratch: str,
+) -> Iterator[Client]:
+    """A client: the one given, one of the scheduler's address or file, or of an own cluster.
+
+    An own cluster has one process of one thread per worker and is reachable from this
+    machine only, dashboard too. A client that was given stays open.
+
+    Raises
+    ------
+    EnvironmentFailedError
+        If the scheduler cannot be reached within seconds, or has no workers.
+    """
+    if client is not None:
+        yield client
+        return
+    address = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if address:
+        with _reach(address) as reached:
+            yield reached
+        return
+    with dask.config.set(_quiet_settings()):
+        try:
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit=memory_limit,
+                local_directory=scratch,
+            )
+        except (OSError, RuntimeError) as error:
+            raise EnvironmentFailedError(f"no local cluster could be started: {error}") from error
+        with cluster, Client(cluster) as own:
+            log.info("dashboard at %s", own.dashboard_link)
+            yield own
+
+
+@contextlib.contextmanager
+def _reach(address: str) -> Iterator[Client]:
+    is_file = not address.startswith(("tcp://", "tls://", "ucx://")) and os.path.isfile(address)  # noqa: PTH113
+    where = {"scheduler_file": address} if is_file else {"address": address}
+    try:
+        reached = Client(**where, timeout=_CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise EnvironmentFailedError(
+            f"scheduler {address} cannot be reached within {_CONNECT_SECONDS} s. "
+            f"Check the address, or leave --scheduler out for a local cluster."
+        ) from error
+    with reached:
+        try:
+            reached.wait_for_workers(1, timeout=30)
+        except TimeoutError as error:
+            raise EnvironmentFailedError(
+                f"scheduler {address} has no workers after 30 s. Start workers and resume."
+            ) from error
+        yield reached
+
+
+def _quiet_settings() -> dict[str, Any]:
+    """A worker that is killed is replaced; blocks that kill workers are retried alone."""
+    return {
+        "distributed.scheduler.allowed-failures": 3,
+        "distributed.comm.timeouts.connect": "20s",
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": 0.95,
+        "distributed.worker.memory.terminate": 0.98,
+    }

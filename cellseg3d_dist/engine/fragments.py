@@ -1,0 +1,132 @@
+"""Fragments on disk: block-local labels, their names and sizes, and each block's faces.
+
+A block is labelled in a first pass and may be redone or settled in later ones. Each pass
+writes to its own array and records, so that what an earlier pass wrote and journalled
+stays as it was; a small table says which pass holds a block's final fragments.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cellseg3d_dist.engine.records import digest, read_record, record_digest, record_path, write_record
+from cellseg3d_dist.grid import Block, BlockGrid
+from cellseg3d_dist.merging.contacts import Faces, faces_of
+from cellseg3d_dist.volumes import StoredArray, create_scratch
+
+Pass = Literal["label", "redo", "settled"]
+PASSES: tuple[Pass, ...] = ("label", "redo", "settled")
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """The fragments of one run, in ``work/``."""
+
+    folder: Path
+    grid: BlockGrid
+
+    def create(self, which: Pass) -> None:
+        """Make the array of a pass where it is not there yet."""
+        if not self._path(which).exists():
+            create_scratch(
+                self._path(which),
+                shape=self.grid.shape,
+                dtype=np.uint32,
+                block_shape=self.grid.block_shape,
+            )
+
+    def write(
+        self,
+        which: Pass,
+        block: Block,
+        labels: npt.NDArray[np.uint32],
+        names: npt.NDArray[np.uint64],
+        arrival: npt.NDArray[np.int32] | None = None,
+    ) -> dict[str, Any]:
+        """Write a block's fragments 1..m, their names and its faces; its record.
+
+        ``arrival`` (steps of a flood) is kept on the faces, for neighbours that are open.
+        """
+        sizes = np.bincount(labels.ravel(), minlength=names.size + 1)[1:].astype(np.int64)
+        faces: Faces = faces_of(labels)
+        if arrival is not None:
+            faces |= {f"arrival_{key}": plane for key, plane in faces_of(arrival).items()}
+        self._array(which).write(block.write_region, labels)
+        return {
+            "fragments": int(names.size),
+            "digest": digest(labels),
+            "objects": write_record(self._objects(which, block), names=names, sizes=sizes),
+            "faces": write_record(self._faces(which, block), **faces),
+        }
+
+    def intact(self, which: Pass, block: Block, record: dict[str, Any]) -> bool:
+        """Whether all that a block wrote is there unchanged."""
+        return (
+            record_digest(self._objects(which, block)) == record["objects"]
+            and record_digest(self._faces(which, block)) == record["faces"]
+            and digest(self._array(which).read(block.write_region)) == record["digest"]
+        )
+
+    def set_passes(self, passes: npt.NDArray[np.uint8]) -> None:
+        """Say which pass holds each block: 0 none, else 1 + its index in ``PASSES``."""
+        partial = self.folder / "passes.partial.npy"
+        np.save(partial, passes)
+        partial.replace(self.folder / "passes.npy")
+
+    def pass_of(self, block: Block) -> Pass | None:
+        """The pass that holds a block's final fragments, None where it has none."""
+        path = self.folder / "passes.npy"
+        found = int(_passes(str(path), path.stat().st_mtime_ns)[block.number])
+        return PASSES[found - 1] if found else None
+
+    def read(self, block: Block) -> npt.NDArray[np.uint32] | None:
+        """A block's fragments; None where it was skipped or failed."""
+        which = self.pass_of(block)
+        if which is None:
+            return None
+        found: npt.NDArray[np.uint32] = self._array(which).read(block.write_region)
+        return found
+
+    def objects(self, block: Block) -> Arrays | None:
+        """Names and sizes of a block's fragments."""
+        which = self.pass_of(block)
+        return None if which is None else read_record(self._objects(which, block))
+
+    def faces(self, block: Block) -> Arrays | None:
+        """Labels, and arrivals of a flood, on a block's faces."""
+        which = self.pass_of(block)
+        return None if which is None else read_record(self._faces(which, block))
+
+    def _path(self, which: Pass) -> Path:
+        return self.folder / f"fragments-{which}.zarr"
+
+    def _array(self, which: Pass) -> StoredArray:
+        return StoredArray(
+            path=str(self._path(which)),
+            shape=self.grid.shape,
+            dtype=np.dtype(np.uint32),
+            block_shape=self.grid.block_shape,
+            chunk_shape=self.grid.block_shape,
+            shard_shape=None,
+            n_channels=None,
+            zarr_format=3,
+        )
+
+    def _objects(self, which: Pass, block: Block) -> Path:
+        return record_path(self.folder / f"objects-{which}", block)
+
+    def _faces(self, which: Pass, block: Block) -> Path:
+        return record_path(self.folder / f"faces-{which}", block)
+
+
+@functools.lru_cache(maxsize=4)
+def _passes(path: str, changed: int) -> npt.NDArray[np.uint8]:
+    passes: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return passes

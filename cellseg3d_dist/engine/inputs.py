@@ -1,0 +1,84 @@
+"""What stages read: the image and the mask, with the policy for missing values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cellseg3d_dist.errors import ConfigError
+from cellseg3d_dist.grid import Region, Triple, ceil_div
+from cellseg3d_dist.volumes import Volume
+
+
+@dataclass(frozen=True)
+class MaskInput:
+    """A mask of the image's shape, or one that is coarser by whole factors.
+
+    Raises
+    ------
+    ConfigError
+        If the shapes do not fit.
+    """
+
+    volume: Volume
+    factors: Triple
+    offset: Triple
+
+    @classmethod
+    def fitting(cls, volume: Volume, full_shape: Triple, offset: Triple) -> MaskInput:
+        """A mask for an image whose stored level has ``full_shape``, read from ``offset`` on."""
+        factors = []
+        for n, m in zip(full_shape, volume.shape, strict=True):
+            factor = max(1, round(n / m)) if m else 0
+            if not m or ceil_div(n, factor) != m and n // factor != m:
+                raise ConfigError(
+                    f"mask {volume.location} has shape {volume.shape}, the image {full_shape}. "
+                    f"Give a mask of that shape or one that is smaller by whole factors."
+                )
+            factors.append(factor)
+        z, y, x = factors
+        return cls(volume, (z, y, x), offset)
+
+    def read(self, region: Region) -> npt.NDArray[np.bool_]:
+        """Where the mask is not 0, each of its voxels repeated over the image's."""
+        stored = region.shift(self.offset)
+        last = (n - 1 for n in self.volume.shape)
+        index = [
+            np.minimum(np.arange(a, b) // f, m)
+            for a, b, f, m in zip(stored.start, stored.stop, self.factors, last, strict=True)
+        ]
+        low = tuple(int(i[0]) for i in index)
+        high = tuple(int(i[-1]) + 1 for i in index)
+        coarse = self.volume.read(Region((low[0], low[1], low[2]), (high[0], high[1], high[2])))
+        z, y, x = (i - a for i, a in zip(index, low, strict=True))
+        return coarse[np.ix_(z, y, x)] != 0
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The image and where in it cells are sought. Values that are not finite count as 0."""
+
+    volume: Volume
+    mask: MaskInput | None = None
+
+    def read(self, region: Region, channel: int | None = None) -> npt.NDArray[Any]:
+        """Voxels of a region; NaN and infinite ones are 0, see :meth:`n_not_finite`."""
+        image = self.volume.read(region, channel)
+        if image.dtype.kind == "f":
+            bad = ~np.isfinite(image)
+            if bad.any():
+                image[bad] = 0
+        return image
+
+    def n_not_finite(self, region: Region) -> int:
+        """Voxels of a region that are NaN or infinite."""
+        if self.volume.dtype.kind != "f":
+            return 0
+        return int(np.count_nonzero(~np.isfinite(self.volume.read(region))))
+
+    def within(self, region: Region) -> npt.NDArray[np.bool_] | None:
+        """Where cells are sought; None is everywhere."""
+        return None if self.mask is None else self.mask.read(region)

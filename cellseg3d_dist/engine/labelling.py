@@ -1,0 +1,134 @@
+"""From occupied blocks to final fragments: label, certify, redo, exchange, settle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from cellseg3d_dist.engine.fragments import PASSES, Fragments
+from cellseg3d_dist.engine.front import Fronts
+from cellseg3d_dist.engine.job import Job
+from cellseg3d_dist.engine.records import digest
+from cellseg3d_dist.engine.stages.contacts import Contacts
+from cellseg3d_dist.engine.stages.exchange import Exchange, Settle
+from cellseg3d_dist.engine.stages.label import LabelComponents, LabelVoronoi
+from cellseg3d_dist.grid import Selection
+from cellseg3d_dist.instances.voronoi import VoronoiSpec
+
+
+def label(
+    job: Job, fragments: Fragments, selection: Selection, threshold: float
+) -> Selection:
+    """Label the selected blocks by the configured method; the blocks that have fragments."""
+    fragments.create("label")
+    if job.config.instances == "components":
+        return _components(job, fragments, selection, threshold)
+    return _voronoi(job, fragments, selection, threshold)
+
+
+def _components(
+    job: Job, fragments: Fragments, selection: Selection, threshold: float
+) -> Selection:
+    stage = LabelComponents(
+        job.image, fragments, job.plan.outline_sigma, threshold, job.config.connectivity
+    )
+    done = {record["block"] for record in job.runner.run(stage, selection)}
+    labelled = selection.only(done)
+    passes = np.zeros(fragments.grid.n_blocks, np.uint8)
+    passes[labelled.numbers] = 1
+    fragments.set_passes(passes)
+    contacts = Contacts(fragments, job.folder.work, job.config.connectivity, digest(passes))
+    found = {record["block"] for record in job.runner.run(contacts, labelled)}
+    return labelled.only(found)
+
+
+def _voronoi(
+    job: Job, fragments: Fragments, selection: Selection, threshold: float
+) -> Selection:
+    spec = VoronoiSpec(job.plan.spot_sigma, job.plan.outline_sigma, threshold)
+    fronts = Fronts(job.folder.work / f"fronts-{threshold!r}", fragments)
+    first = LabelVoronoi(
+        job.image,
+        fragments,
+        fronts,
+        spec,
+        job.plan.flood_halo,
+        keep_front=not job.plan.redo,
+        backend=job.config.backend,
+    )
+    passes = np.zeros(fragments.grid.n_blocks, np.uint8)
+    open_voxels = np.zeros(fragments.grid.n_blocks, np.int64)
+    certificate = {"voxels": 0, "open_first": 0, "redone": 0, "exchanged": 0, "rounds": 0}
+    for record in job.runner.run(first, selection):
+        passes[record["block"]] = 1
+        open_voxels[record["block"]] = record["open"]
+        certificate["voxels"] += record["foreground"]
+        certificate["open_first"] += record["open"]
+    labelled = Selection(fragments.grid, np.flatnonzero(passes))
+    if job.plan.redo and open_voxels.any():
+        again = _redo(job, fragments, fronts, first, open_voxels, passes)
+        certificate["redone"] = again
+    fragments.set_passes(passes)
+    if open_voxels.any():
+        certificate["open_after_redo"] = int(open_voxels.sum())
+        certificate["exchanged"] = int(np.count_nonzero(open_voxels))
+        certificate["rounds"] = _exchange(job, fragments, fronts, open_voxels, passes)
+        fragments.set_passes(passes)
+    job.facts["certificate"] = certificate | {"open_last": int(open_voxels.sum())}
+    return labelled
+
+
+def _redo(
+    job: Job,
+    fragments: Fragments,
+    fronts: Fronts,
+    first: LabelVoronoi,
+    open_voxels: np.ndarray[tuple[int], np.dtype[np.int64]],
+    passes: np.ndarray[tuple[int], np.dtype[np.uint8]],
+) -> int:
+    """Redo open blocks with twice the halo, in place of the tables; how many."""
+    fragments.create("redo")
+    z, y, x = (2 * h for h in first.flood_halo)
+    stage = LabelVoronoi(
+        first.image, fragments, fronts, first.spec, (z, y, x), True, "redo", first.backend
+    )
+    selection = Selection(fragments.grid, np.flatnonzero(open_voxels))
+    for record in job.runner.run(stage, selection):
+        passes[record["block"]] = 1 + PASSES.index("redo")
+        open_voxels[record["block"]] = record["open"]
+    # a block whose redo failed has no front; it is listed as failed
+    for number in job.runner.failed:
+        open_voxels[number] = 0
+        passes[number] = 0
+    return len(selection)
+
+
+def _exchange(
+    job: Job,
+    fragments: Fragments,
+    fronts: Fronts,
+    open_voxels: np.ndarray[tuple[int], np.dtype[np.int64]],
+    passes: np.ndarray[tuple[int], np.dtype[np.uint8]],
+) -> int:
+    """Exchange faces until no block changes, then write the fragments; rounds taken."""
+    is_open = open_voxels > 0
+    everyone = Selection(fragments.grid, np.flatnonzero(is_open))
+    fronts = replace(fronts, upstream=digest(passes, open_voxels))
+    active, rounds = everyone, 0
+    while len(active):
+        rounds += 1
+        stage = Exchange(fragments, fronts, rounds)
+        changed = [r["block"] for r in job.runner.run(stage, active) if r["changed"]]
+        touched = {
+            neighbour.number
+            for block in everyone.only(changed)
+            for _, neighbour in fragments.grid.neighbours(block)
+        }
+        active = everyone.only(sorted(touched))
+    fragments.create("settled")
+    settle = Settle(fragments, fronts, rounds)
+    for record in job.runner.run(settle, everyone):
+        passes[record["block"]] = 1 + PASSES.index("settled")
+        open_voxels[record["block"]] = 0
+    return rounds

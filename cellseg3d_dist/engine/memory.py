@@ -1,0 +1,91 @@
+"""Projected memory of a block in each stage, before a voxel is read.
+
+Every figure counts the arrays that are alive together at a stage's fullest moment, with
+R, F and W the voxels of read, flood and write region and i the bytes of an image voxel.
+The projections are kept above what is measured, and within twice of it for blocks that
+dwarf a bare worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellseg3d_dist.grid import BlockGrid, Region, Triple
+
+#: Bytes of a worker process that has loaded everything and holds no block.
+WORKER_BYTES = 330 * 2**20
+
+
+@dataclass(frozen=True)
+class BlockMemory:
+    """Projected peak of one worker in one stage.
+
+    Attributes
+    ----------
+    stage : str
+    n_bytes : int
+        Of the process, its own size included.
+    read_region : (int, int, int)
+        Largest region read.
+    halo : (int, int, int)
+    """
+
+    stage: str
+    n_bytes: int
+    read_region: Triple
+    halo: Triple
+
+
+def largest_region(grid: BlockGrid, halo: Triple) -> Triple:
+    """Shape of the largest region read by a block with this halo."""
+    z, y, x = (
+        min(n, b + 2 * h) for n, b, h in zip(grid.shape, grid.block_shape, halo, strict=True)
+    )
+    return (z, y, x)
+
+
+def _voxels(grid: BlockGrid, halo: Triple) -> int:
+    return Region.whole(largest_region(grid, halo)).size
+
+
+def smoothing(stage: str, grid: BlockGrid, halo: Triple, itemsize: int) -> BlockMemory:
+    """Survey and threshold: the image, two passes of the filter, and counts of the block."""
+    read, write = _voxels(grid, halo), _voxels(grid, (0, 0, 0))
+    is_float = itemsize > 2
+    own = read * (itemsize + 8 + is_float) + write * (itemsize + (12 if is_float else 2))
+    return BlockMemory(stage, WORKER_BYTES + own, largest_region(grid, halo), halo)
+
+
+def voronoi(
+    stage: str, grid: BlockGrid, flood_halo: Triple, filter_halo: Triple, itemsize: int
+) -> BlockMemory:
+    """Voronoi-Otsu: filters on R with the mask of F, then the flood on F, then W's fragments."""
+    z, y, x = (f + h for f, h in zip(flood_halo, filter_halo, strict=True))
+    read, flood, write = (_voxels(grid, h) for h in ((z, y, x), flood_halo, (0, 0, 0)))
+    image = read * (itemsize + (itemsize > 2))
+    filtering = image + 8 * read + 2 * flood
+    flooding = image + 11 * flood + 24 * write
+    n_bytes = WORKER_BYTES + max(filtering, flooding)
+    return BlockMemory(stage, n_bytes, largest_region(grid, (z, y, x)), (z, y, x))
+
+
+def components(stage: str, grid: BlockGrid, halo: Triple, itemsize: int) -> BlockMemory:
+    """Components: filters on R, then mask, runs and fragments of W."""
+    read, write = _voxels(grid, halo), _voxels(grid, (0, 0, 0))
+    image = read * (itemsize + (itemsize > 2))
+    n_bytes = WORKER_BYTES + image + max(8 * read, 22 * write)
+    return BlockMemory(stage, n_bytes, largest_region(grid, halo), halo)
+
+
+def relabelling(grid: BlockGrid, itemsize: int, n_channels: int) -> BlockMemory:
+    """Relabel: fragments, labels, their encoded form, and every channel of W."""
+    write = _voxels(grid, (0, 0, 0))
+    n_bytes = WORKER_BYTES + write * (16 + n_channels * (itemsize + (itemsize > 2)))
+    return BlockMemory("relabel", n_bytes, grid.block_shape, (0, 0, 0))
+
+
+def pyramid(grid: BlockGrid) -> BlockMemory:
+    """Pyramid: eight blocks of labels of the level below, and the block made of them."""
+    z, y, x = (min(n, 2 * b) for n, b in zip(grid.shape, grid.block_shape, strict=True))
+    n_bytes = WORKER_BYTES + 5 * z * y * x
+    return BlockMemory("pyramid", n_bytes, (z, y, x), (0, 0, 0))

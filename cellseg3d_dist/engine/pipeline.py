@@ -1,0 +1,275 @@
+"""The main job's stages in order: survey, threshold, label, merge, relabel, pyramid, cells.
+
+Each step runs a stage through the :class:`~cellseg3d_dist.engine.runner.Runner`, which
+skips what its journal holds, and passes on small results. Nothing here touches a voxel.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from cellseg3d_dist.engine import labelling
+from cellseg3d_dist.engine.fragments import Fragments
+from cellseg3d_dist.engine.job import Job
+from cellseg3d_dist.engine.merge import MergeResult, merge_fragments
+from cellseg3d_dist.engine.stages.pyramid import Pyramid
+from cellseg3d_dist.engine.stages.relabel import Relabel
+from cellseg3d_dist.engine.stages.score import Score
+from cellseg3d_dist.engine.stages.survey import (
+    Percentiles,
+    Survey,
+    SurveyResult,
+    projection_steps,
+    reduce_percentiles,
+    reduce_survey,
+    upper_bins_wanted,
+)
+from cellseg3d_dist.engine.stages.threshold import Threshold, total_counts
+from cellseg3d_dist.grid import Region, Selection, Triple, ceil_div
+from cellseg3d_dist.instances.threshold import otsu
+from cellseg3d_dist.measuring import intensity
+from cellseg3d_dist.measuring.partial import PartialCells, intensity_scale
+from cellseg3d_dist.measuring.reduce import reduce_partials
+from cellseg3d_dist.measuring.table import cell_table
+from cellseg3d_dist.measuring.writing import write_cells, write_csv
+from cellseg3d_dist.metrics.scores import foreground_scores, matching
+from cellseg3d_dist.volumes import StoredImage, create_image, plan_image
+
+#: Cells held at a time while the table is written.
+TABLE_ROWS = 1_000_000
+#: Thresholds that scores are given for.
+SCORE_THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
+
+
+class Pipeline(Job):
+    """The steps of a run; :meth:`run` fills :attr:`facts`."""
+
+    def run(self) -> dict[str, Any]:
+        """Do everything up to tables and scores; what is done already is skipped.
+
+        Raises
+        ------
+        Interrupted
+            If a stop was requested; what was in flight is noted.
+        EnvironmentFailedError
+            If disk or cluster failed.
+        """
+        survey = self._survey()
+        threshold = self._threshold(survey)
+        fragments = Fragments(self.folder.work, self.plan.grid)
+        selection = self._occupied(survey, threshold)
+        labelled = labelling.label(self, fragments, selection, threshold)
+        merged = self._merge(fragments, labelled)
+        labels = self._label_image(merged)
+        relabel, records = self._relabel(fragments, labels, labelled, merged, survey)
+        self._pyramid(labels, labelled, merged)
+        self._cells(relabel, records, merged)
+        self._score(labels, merged)
+        return self.facts
+
+    def _survey(self) -> SurveyResult:
+        smooth = self.plan.outline_sigma if any(self.plan.outline_sigma) else None
+        stage = Survey(self.image, self.grid, self.folder.work, smooth)
+        result = reduce_survey(stage, self.runner.run(stage, Selection.all(self.grid)))
+        if not intensity.is_single_pass(self.image.volume.dtype) and result.voxels:
+            bins = upper_bins_wanted(result)
+            second = Percentiles(self.image, self.grid, self.folder.work, bins)
+            records = self.runner.run(second, self._sound(Selection.all(self.grid)))
+            result = reduce_percentiles(second, records, result)
+        self.facts["survey"] = {
+            "voxels": result.voxels,
+            "not_finite": result.not_finite,
+            "minimum": result.minimum,
+            "maximum": result.maximum,
+            "smoothed_minimum": result.smooth_minimum,
+            "smoothed_maximum": result.smooth_maximum,
+            "percentiles": {f"{key:g}": value for key, value in result.percentiles.items()},
+        }
+        z, y, x = result.projections
+        steps = np.array(projection_steps(self.grid.shape))
+        np.savez_compressed(self.folder.path / "survey.npz", z=z, y=y, x=x, steps=steps)
+        return result
+
+    def _threshold(self, survey: SurveyResult) -> float:
+        how, value = "given", self.config.threshold
+        if value == "otsu":
+            how, value = "otsu", self._otsu(survey)
+        self.facts["threshold"] = {"value": float(value), "how": how} | self.facts.pop("otsu", {})
+        return float(value)
+
+    def _otsu(self, survey: SurveyResult) -> float:
+        low, high = survey.smooth_minimum, survey.smooth_maximum
+        if not high > low:
+            return high
+        stage = Threshold(self.image, self.grid, self.plan.outline_sigma, low, high)
+        known_zero = survey.zero_blocks & ~np.isnan(survey.block_maximum)
+        counted = np.flatnonzero(~np.isnan(survey.block_maximum) & ~known_zero)
+        records = list(self.runner.run(stage, Selection(self.grid, counted)))
+        # a block that is all 0 with its halo is known without reading it again
+        zero = self._voxels_sought(np.flatnonzero(known_zero))
+        counts = total_counts(records, zero, low, high)
+        self.facts["otsu"] = {"counts": counts.tolist(), "low": low, "high": high}
+        return otsu(counts, low, high)
+
+    def _voxels_sought(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> int:
+        total = 0
+        for block in Selection(self.grid, numbers):
+            within = self.image.within(block.write_region)
+            total += block.write_region.size if within is None else int(within.sum())
+        return total
+
+    def _occupied(self, survey: SurveyResult, threshold: float) -> Selection:
+        """Blocks that have foreground: the largest smoothed value of each is known exactly."""
+        largest = survey.block_maximum
+        above = (largest > threshold) | (largest.astype(np.float32) > np.float32(threshold))
+        selection = self._sound(Selection(self.grid, np.flatnonzero(above)))
+        outside = int(np.isnan(largest).sum()) - len(self.runner.failed)
+        self.facts["blocks"] = {
+            "total": self.grid.n_blocks,
+            "occupied": len(selection),
+            "below_threshold": int((~np.isnan(largest) & ~above).sum()),
+            "outside_mask": max(0, outside),
+        }
+        return selection
+
+    def _sound(self, selection: Selection) -> Selection:
+        """Without blocks that have failed."""
+        return selection.without(list(self.runner.failed))
+
+    def _merge(self, fragments: Fragments, labelled: Selection) -> MergeResult:
+        size = self.image.volume.voxel_size
+        smallest, largest = self.config.min_volume, self.config.max_volume
+        edges_from = None
+        if self.config.instances == "components":
+            edges_from = self.folder.work / "contacts"
+        self.runner.progress.say("merge        on the driver")
+        merged = merge_fragments(
+            fragments,
+            labelled,
+            edges_from,
+            self.folder.work / "merge",
+            math.ceil(smallest.voxels(size) - 1e-9) if smallest else None,
+            math.floor(largest.voxels(size) + 1e-9) if largest else None,
+        )
+        self.facts["merge"] = merged.to_dict()
+        return merged
+
+    def _label_image(self, merged: MergeResult) -> StoredImage:
+        """The image the labels go to; made anew where an earlier merge was another one."""
+        how: dict[str, Any] = dict(
+            shape=self.grid.shape,
+            dtype=merged.dtype,
+            block_shape=self.grid.block_shape,
+            voxel_size=self.image.volume.voxel_size,
+            origin=self.image.volume.origin,
+            kind="labels",
+            format=self.config.ome_zarr,
+        )
+        image = plan_image(self.folder.labels, **how)
+        status = self.folder.status()
+        if self.folder.labels.exists() and status.get("lookup") != merged.lookup_digest:
+            shutil.rmtree(self.folder.labels)
+        if not self.folder.labels.exists():
+            create_image(self.folder.labels, **how, name="labels")
+        self.folder.update_status(lookup=merged.lookup_digest)
+        return image
+
+    def _relabel(
+        self,
+        fragments: Fragments,
+        labels: StoredImage,
+        labelled: Selection,
+        merged: MergeResult,
+        survey: SurveyResult,
+    ) -> tuple[Relabel, list[dict[str, Any]]]:
+        volume = self.image.volume
+        largest = max(abs(survey.minimum), abs(survey.maximum))
+        scale = intensity_scale(volume.dtype, self._largest_of_all_channels(largest))
+        stage = Relabel(
+            self.image,
+            fragments,
+            labels.levels[0],
+            self.folder.work,
+            merged.lookup,
+            merged.lookup_digest,
+            (scale,) * len(volume.channels),
+        )
+        records = list(self.runner.run(stage, self._sound(labelled)))
+        return stage, records
+
+    def _largest_of_all_channels(self, surveyed: float) -> float:
+        """Largest magnitude an intensity can have; other channels were not surveyed."""
+        if len(self.image.volume.channels) == 1 or self.image.volume.dtype.kind != "f":
+            return surveyed
+        return float(2.0 ** math.ceil(math.log2(max(surveyed, 1.0)) + 16))
+
+    def _pyramid(self, labels: StoredImage, labelled: Selection, merged: MergeResult) -> None:
+        below = [block.write_region for block in self._sound(labelled)]
+        for level in range(1, len(labels.levels)):
+            stage = Pyramid(labels, level, merged.lookup_digest)
+            grid, factors = labels.levels[level].grid, labels.factors[level - 1]
+            touched = {b.number for region in below for b in grid.overlapping(_down(region, factors))}
+            selection = Selection(grid, np.array(sorted(touched), np.int64))
+            failed = set(self.runner.failed)
+            list(self.runner.run(stage, selection))
+            for number in set(self.runner.failed) - failed:
+                # numbers of another grid must not exclude blocks of level 0
+                self.facts.setdefault("pyramid_failed", []).append([level, number])
+            below = [block.write_region for block in selection]
+
+    def _cells(
+        self, relabel: Relabel, records: list[dict[str, Any]], merged: MergeResult
+    ) -> None:
+        volume = self.image.volume
+
+        def tables() -> Iterator[Any]:
+            blocks = [self.grid.block(record["block"]) for record in records]
+            sources = [partial(relabel.cells, block) for block in blocks]
+            spans = [(record["first"], record["last"]) for record in records]
+            n_channels = len(volume.channels)
+            parts: Iterator[PartialCells] = reduce_partials(
+                sources, merged.n_cells, TABLE_ROWS, spans=spans, n_channels=n_channels
+            )
+            for part in parts:
+                yield cell_table(
+                    part,
+                    voxel_size=volume.voxel_size,
+                    shape=volume.shape,
+                    offset=volume.offset,
+                    origin=volume.origin,
+                    channels=volume.channels,
+                    scales=relabel.scales,
+                )
+
+        self.facts["cells"] = write_cells(self.folder.cells, tables())
+        if self.config.csv:
+            write_csv(self.folder.path / "cells.csv", tables())
+
+    def _score(self, labels: StoredImage, merged: MergeResult) -> None:
+        if self.labels_true is None:
+            return
+        stage = Score(
+            self.labels_true, labels.levels[0], self.grid, self.folder.work, merged.lookup_digest
+        )
+        table = stage.total(self.runner.run(stage, Selection.all(self.grid)))
+        scores = [vars(score) for score in matching(table, SCORE_THRESHOLDS, "iou")]
+        foreground = vars(foreground_scores(table))
+        partial_path = self.folder.path / "scores.json.partial"
+        partial_path.write_text(json.dumps({"matching": scores, "foreground": foreground}, indent=1))
+        partial_path.replace(self.folder.path / "scores.json")
+        half = next(score for score in scores if score["threshold"] == 0.5)
+        self.facts["scores"] = {"f1_at_iou_0.5": half["f1"], "foreground": foreground}
+
+
+def _down(region: Region, factors: Triple) -> Region:
+    """The voxels of the next level that a region has a part in."""
+    z0, y0, x0 = (a // f for a, f in zip(region.start, factors, strict=True))
+    z1, y1, x1 = (ceil_div(b, f) for b, f in zip(region.stop, factors, strict=True))
+    return Region((z0, y0, x0), (z1, y1, x1))

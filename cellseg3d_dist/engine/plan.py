@@ -1,0 +1,186 @@
+"""The plan of a run: blocks, halos, memory and disk, checked before anything is created."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cellseg3d_dist.config import SegmentConfig
+from cellseg3d_dist.engine import memory
+from cellseg3d_dist.engine.clusters import default_memory_limit, default_workers
+from cellseg3d_dist.engine.memory import BlockMemory
+from cellseg3d_dist.errors import EnvironmentFailedError, MemoryLimitError
+from cellseg3d_dist.grid import BlockGrid, Triple, ceil_div
+from cellseg3d_dist.instances.filters import Sigma, kernel_radius
+from cellseg3d_dist.instances.voronoi import VoronoiSpec
+from cellseg3d_dist.volumes import Volume
+
+#: Wanted block sides, largest first; whole chunks of 64 so that a block is a shard.
+BLOCK_SIDES = (256, 192, 128, 64)
+#: Share of a worker's limit that a block may be projected to use.
+SHARE = 0.8
+#: Mvoxel/s of one core for a whole run, measured on light-sheet data; for the estimate only.
+MVOXELS_PER_CORE_SECOND = 3.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes
+    ----------
+    shape, block_shape : (int, int, int)
+    n_blocks : int
+    spot_sigma, outline_sigma : (float, float, float)
+        In voxels of each axis.
+    flood_halo : (int, int, int)
+        Of the first pass; the redo uses twice as much.
+    redo : bool
+        Whether the redo fits the memory limit; if not, the exchange settles open voxels.
+    stages : tuple of BlockMemory
+        Projected memory of each stage.
+    memory_limit : int
+        Bytes per worker.
+    disk_bytes : int
+        Upper bound of what the run writes, before compression of labels.
+    hours : float
+        Estimate from a measured rate.
+    """
+
+    shape: Triple
+    block_shape: Triple
+    n_blocks: int
+    spot_sigma: Sigma
+    outline_sigma: Sigma
+    flood_halo: Triple
+    redo: bool
+    stages: tuple[BlockMemory, ...]
+    memory_limit: int
+    workers: int
+    disk_bytes: int
+    hours: float
+
+    @property
+    def grid(self) -> BlockGrid:
+        """The cut."""
+        return BlockGrid(self.shape, self.block_shape)
+
+    @property
+    def peak(self) -> BlockMemory:
+        """The stage that needs most."""
+        return max(self.stages, key=lambda stage: stage.n_bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def make_plan(config: SegmentConfig, volume: Volume) -> Plan:
+    """Plan a run and check its memory.
+
+    Raises
+    ------
+    MemoryLimitError
+        If a block would need more than a worker may use, with the block shape that fits.
+    """
+    workers = 1 if config.executor == "serial" else config.workers or default_workers()
+    limit = config.memory_limit or default_memory_limit(workers)
+    if config.block_shape is not None:
+        plan = _plan_for(config, volume, config.block_shape, workers, limit)
+        if plan.peak.n_bytes > limit * SHARE:
+            raise MemoryLimitError(_over_limit(plan, config, volume))
+        return plan
+    for side in BLOCK_SIDES:
+        plan = _plan_for(config, volume, _block_of(side, volume.shape), workers, limit)
+        fits = plan.peak.n_bytes <= limit * SHARE
+        if fits and (plan.n_blocks >= 4 * workers or side <= 128):
+            return plan
+    if fits:
+        return plan
+    raise MemoryLimitError(_over_limit(plan, config, volume))
+
+
+def check_disk(plan: Plan, out: Path) -> None:
+    """Refuse a run that the disk cannot hold.
+
+    Raises
+    ------
+    EnvironmentFailedError
+        With what is needed and what is free.
+    """
+    parent = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    free = shutil.disk_usage(parent).free
+    if plan.disk_bytes > free:
+        raise EnvironmentFailedError(
+            f"the run may write {plan.disk_bytes / 1e9:.1f} GB, {parent} has "
+            f"{free / 1e9:.1f} GB free. Free space or choose another disk."
+        )
+
+
+def _block_of(side: int, shape: Triple) -> Triple:
+    z, y, x = (min(side, max(1, ceil_div(n, 64)) * 64) for n in shape)
+    return (z, y, x)
+
+
+def _plan_for(
+    config: SegmentConfig, volume: Volume, block_shape: Triple, workers: int, limit: int
+) -> Plan:
+    grid = BlockGrid(volume.shape, block_shape)
+    itemsize = volume.dtype.itemsize
+    outline = config.outline_sigma.voxels(volume.voxel_size)
+    spec = VoronoiSpec(config.spot_sigma.voxels(volume.voxel_size), outline, 0.0)
+    flood_halo = spec.default_flood_halo()
+    if config.flood_halo is not None:
+        flood_halo = (config.flood_halo,) * 3
+    radius = kernel_radius(outline)
+    stages = [memory.smoothing("survey", grid, radius, itemsize)]
+    if config.threshold == "otsu":
+        stages.append(memory.smoothing("threshold", grid, radius, itemsize))
+    redo = False
+    if config.instances == "voronoi-otsu":
+        stages.append(memory.voronoi("label", grid, flood_halo, spec.filter_halo, itemsize))
+        z, y, x = (2 * h for h in flood_halo)
+        again = memory.voronoi("redo", grid, (z, y, x), spec.filter_halo, itemsize)
+        redo = again.n_bytes <= limit * SHARE
+        stages += [again] if redo else []
+    else:
+        stages.append(memory.components("label", grid, radius, itemsize))
+    stages.append(memory.relabelling(grid, itemsize, len(volume.channels)))
+    stages.append(memory.pyramid(grid))
+    voxels = volume.shape[0] * volume.shape[1] * volume.shape[2]
+    # fragments and labels compress at least fivefold in practice; a raw copy is not made
+    disk = 2 * 4 * voxels // 3 + 50_000_000
+    if volume.kind != "zarr":
+        disk += voxels * itemsize * len(volume.channels)
+    return Plan(
+        shape=volume.shape,
+        block_shape=block_shape,
+        n_blocks=grid.n_blocks,
+        spot_sigma=spec.spot_sigma,
+        outline_sigma=outline,
+        flood_halo=flood_halo,
+        redo=redo,
+        stages=tuple(stages),
+        memory_limit=limit,
+        workers=workers,
+        disk_bytes=disk,
+        hours=voxels / (MVOXELS_PER_CORE_SECOND * 1e6 * workers) / 3600,
+    )
+
+
+def _over_limit(plan: Plan, config: SegmentConfig, volume: Volume) -> str:
+    need, limit = plan.peak.n_bytes, plan.memory_limit
+    region = "x".join(map(str, plan.peak.read_region))
+    text = (
+        f"a block of {plan.block_shape} needs {need / 2**30:.2f} GiB in stage "
+        f"{plan.peak.stage} (read_region {region}, {volume.dtype}, halo {plan.peak.halo}), over "
+        f"{SHARE:.0%} of memory_limit {limit / 2**30:.2f} GiB per worker."
+    )
+    for side in (192, 128, 96, 64, 48, 32, 16):
+        smaller = _block_of(side, volume.shape) if side >= 64 else (side, side, side)
+        fitting = _plan_for(config, volume, smaller, plan.workers, limit)
+        if fitting.peak.n_bytes <= limit * SHARE:
+            return f"{text} Use --block-shape {','.join(map(str, smaller))} or fewer workers."
+    return f"{text} Use fewer workers or a larger memory_limit."

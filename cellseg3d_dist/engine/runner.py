@@ -1,0 +1,150 @@
+"""Run one stage over its blocks: skip what the journal holds, note what comes back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from cellseg3d_dist.engine.executors import Executor
+from cellseg3d_dist.engine.folder import RunFolder, naming_disk_errors
+from cellseg3d_dist.engine.journal import Journal
+from cellseg3d_dist.engine.progress import Progress
+from cellseg3d_dist.engine.stage import BlockRecord, Outcome, Stage, Verify
+from cellseg3d_dist.errors import EnvironmentFailedError
+from cellseg3d_dist.grid import Block, Selection
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop; what was in flight is noted."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}")
+        self.signal_number = signal_number
+
+
+@dataclass
+class StageSummary:
+    """What a stage took and what failed; kept in ``run.json``."""
+
+    stage: str
+    blocks: int = 0
+    executed: int = 0
+    voxels: int = 0
+    seconds: float = 0.0
+    peak_rss: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {key: value for key, value in vars(self).items() if key != "failed"}
+
+
+@dataclass
+class Runner:
+    """Runs stages of one run folder with one executor.
+
+    Attributes
+    ----------
+    verify : bool
+        Check finished blocks against their digests before trusting them (a resumed run).
+    header : dict
+        What decides every stage's result: configuration, input, version.
+    """
+
+    folder: RunFolder
+    executor: Executor
+    progress: Progress
+    header: BlockRecord
+    verify: bool = False
+    stop_signal: int | None = None
+    executed: int = 0
+    summaries: list[StageSummary] = field(default_factory=list)
+    failed: dict[int, tuple[Block, str, str]] = field(default_factory=dict)
+
+    def request_stop(self, signal_number: int) -> None:
+        """Take no new blocks and raise :class:`Interrupted` once those in flight are noted."""
+        self.stop_signal = signal_number
+        self.executor.stop()
+
+    def summaries_noted(self) -> None:
+        """Forget executed counts that have been written down, keeping their sum."""
+        self.executed += sum(summary.executed for summary in self.summaries)
+        self.summaries.clear()
+
+    def run(self, stage: Stage, selection: Selection) -> Iterator[BlockRecord]:
+        """Run a stage and give all its records, those of earlier sittings included.
+
+        Blocks that failed are kept in :attr:`failed` and have no record.
+
+        Raises
+        ------
+        Interrupted
+            If a stop was requested.
+        EnvironmentFailedError
+            If the cluster or disk was lost.
+        """
+        decides = self.header | stage.decides()
+        with (
+            naming_disk_errors(self.folder.path),
+            Journal(self.folder.journal(stage.name), stage.name, decides) as journal,
+        ):
+            if self.verify and journal.done:
+                self._strike_out_damaged(stage, selection, journal)
+            todo = selection.without(journal.done)
+            summary = StageSummary(stage.name, blocks=len(selection))
+            self.progress.start(stage.name, len(selection), len(selection) - len(todo))
+            began = time.monotonic()
+            try:
+                for outcome in self.executor.run(stage, todo):
+                    self._note(outcome, stage, journal, summary)
+            finally:
+                summary.seconds = time.monotonic() - began
+                self.summaries.append(summary)
+                self.progress.finish()
+            if self.stop_signal is not None:
+                raise Interrupted(self.stop_signal)
+        wanted = set(selection.numbers.tolist())
+        return (record for record in journal.records() if record["block"] in wanted)
+
+    def _note(
+        self, outcome: Outcome, stage: Stage, journal: Journal, summary: StageSummary
+    ) -> None:
+        if outcome.record is None:
+            text = outcome.error or "unknown error"
+            log.error("%s failed in %s: %s", outcome.block, stage.name, text)
+            self.failed[outcome.block.number] = (outcome.block, stage.name, text)
+            summary.failed[str(outcome.block.index)] = text
+            if "No space left on device" in text or "Disk quota exceeded" in text:
+                raise EnvironmentFailedError(
+                    f"{outcome.block} of {stage.name}: {text}. Free space, then resume with: "
+                    f"cellseg3d-dist resume {self.folder.path}"
+                )
+            return
+        journal.append(outcome.block.number, outcome.record)
+        summary.executed += 1
+        summary.voxels += outcome.block.write_region.size
+        summary.peak_rss = max(summary.peak_rss, outcome.record.get("peak_rss", 0))
+        self.progress.advance(outcome.block.write_region.size)
+
+    def _strike_out_damaged(self, stage: Stage, selection: Selection, journal: Journal) -> None:
+        records = {r["block"]: r for r in journal.records()}
+        finished = selection.only(journal.done)
+        damaged: set[int] = set()
+        self.progress.start(f"verify {stage.name}", len(finished), 0)
+        # few records at a time travel with the stage
+        for i in range(0, len(finished), 256):
+            part = finished.slice(i, i + 256)
+            check = Verify(stage, {n: records[n] for n in part.numbers.tolist()})
+            for outcome in self.executor.run(check, part):
+                self.progress.advance(outcome.block.write_region.size)
+                if outcome.record is None or not outcome.record["intact"]:
+                    damaged.add(outcome.block.number)
+        self.progress.finish()
+        if damaged:
+            log.warning("%s: %d finished blocks are damaged and redone", stage.name, len(damaged))
+        journal.forget(damaged)

@@ -1,0 +1,92 @@
+"""A stage: one idempotent function over many blocks; and what becomes of each block."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from cellseg3d_dist.grid import Block
+
+#: A small JSON-able answer of a stage for one block; large arrays go to disk.
+BlockRecord = dict[str, Any]
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """What an executor needs to know; implementations are small frozen dataclasses.
+
+    ``run`` reads, computes and writes one block on a worker. Running it twice, or late,
+    writes the same bytes again.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the journal, in progress and in timings."""
+        ...
+
+    def run(self, block: Block) -> BlockRecord:
+        """Do one block and return its record."""
+        ...
+
+    def decides(self) -> BlockRecord:
+        """Everything that decides the result besides the run's own header."""
+        ...
+
+    def verify(self, block: Block, record: BlockRecord) -> bool:
+        """Whether what the record says was written is still there, by digest."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A block that came back: its record, or the error that stopped it."""
+
+    block: Block
+    record: BlockRecord | None
+    error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the block has no result."""
+        return self.record is None
+
+
+@dataclass(frozen=True)
+class Verify:
+    """The stage that checks another stage's finished blocks against their digests."""
+
+    stage: Stage
+    records: dict[int, BlockRecord]
+
+    @property
+    def name(self) -> str:
+        """Name in progress."""
+        return f"verify {self.stage.name}"
+
+    def run(self, block: Block) -> BlockRecord:
+        """Compare one block with its record."""
+        return {"intact": self.stage.verify(block, self.records[block.number])}
+
+    def decides(self) -> BlockRecord:
+        """Nothing: a check is not a result."""
+        return {}
+
+    def verify(self, block: Block, record: BlockRecord) -> bool:
+        """Checks are not checked."""
+        return True
+
+
+def run_block(stage: Stage, block: Block) -> BlockRecord:
+    """Run one block where this is called, with its time and the process's peak memory."""
+    start = time.perf_counter()
+    record = stage.run(block)
+    return record | {"seconds": round(time.perf_counter() - start, 4), "peak_rss": peak_rss()}
+
+
+def peak_rss() -> int:
+    """Largest resident memory this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

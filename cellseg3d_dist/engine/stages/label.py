@@ -1,0 +1,136 @@
+"""Label: from the image to fragments, by components or by Voronoi-Otsu with a certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cellseg3d_dist.engine.fragments import Fragments, Pass
+from cellseg3d_dist.engine.front import Fronts
+from cellseg3d_dist.engine.inputs import ImageInput
+from cellseg3d_dist.engine.stage import BlockRecord
+from cellseg3d_dist.grid import Block, Triple
+from cellseg3d_dist.instances.backends import kernels_of
+from cellseg3d_dist.instances.components import components, names_of_first_voxels
+from cellseg3d_dist.instances.filters import Sigma, gaussian, kernel_radius
+from cellseg3d_dist.instances.flood import UNREACHED
+from cellseg3d_dist.instances.voronoi import VoronoiSpec, crop_to, voronoi_otsu_block
+
+
+@dataclass(frozen=True)
+class LabelComponents:
+    """Connected components of the smoothed image above the threshold; no flood, no halo
+    but the filter's.
+    """
+
+    image: ImageInput
+    fragments: Fragments
+    outline_sigma: Sigma
+    threshold: float
+    connectivity: int
+    name: str = "label"
+
+    @property
+    def halo(self) -> Triple:
+        """Voxels read beyond the block."""
+        return kernel_radius(self.outline_sigma)
+
+    def decides(self) -> BlockRecord:
+        """Block shape and threshold."""
+        return {
+            "block_shape": list(self.fragments.grid.block_shape),
+            "threshold": self.threshold,
+        }
+
+    def run(self, block: Block) -> BlockRecord:
+        """Label one block."""
+        grid = self.fragments.grid
+        region = grid.read_region(block, self.halo)
+        image = self.image.read(region)
+        if any(self.outline_sigma):
+            image = gaussian(image, self.outline_sigma, crop_to(region, block.write_region))
+            mask = image > np.float32(self.threshold)
+        else:
+            mask = image > self.threshold
+        within = self.image.within(block.write_region)
+        if within is not None:
+            mask &= within
+        labels, first = components(mask, self.connectivity)
+        names = names_of_first_voxels(first, block.write_region, grid.shape)
+        return self.fragments.write("label", block, labels, names)
+
+    def verify(self, block: Block, record: BlockRecord) -> bool:
+        """Whether the block's fragments are intact."""
+        return self.fragments.intact("label", block, record)
+
+
+@dataclass(frozen=True)
+class LabelVoronoi:
+    """Voronoi-Otsu in blocks; the second pass redoes open blocks with twice the halo.
+
+    Attributes
+    ----------
+    flood_halo : (int, int, int)
+        Voxels beyond the block that the flood runs through.
+    keep_front : bool
+        Keep the fronts of blocks with open voxels, for the exchange.
+    """
+
+    image: ImageInput
+    fragments: Fragments
+    fronts: Fronts
+    spec: VoronoiSpec
+    flood_halo: Triple
+    keep_front: bool
+    which: Pass = "label"
+    backend: str = "numba"
+
+    @property
+    def name(self) -> str:
+        """The pass."""
+        return self.which
+
+    @property
+    def halo(self) -> Triple:
+        """Voxels read beyond the block."""
+        pairs = zip(self.flood_halo, self.spec.filter_halo, strict=True)
+        z, y, x = (flood + filters for flood, filters in pairs)
+        return (z, y, x)
+
+    def decides(self) -> BlockRecord:
+        """Block shape, halo and threshold."""
+        return {
+            "block_shape": list(self.fragments.grid.block_shape),
+            "flood_halo": list(self.flood_halo),
+            "threshold": self.spec.threshold,
+            "keep_front": self.keep_front,
+        }
+
+    def run(self, block: Block) -> BlockRecord:
+        """Label one block and certify it."""
+        grid = self.fragments.grid
+        flood_region = block.write_region.expand(self.flood_halo, grid.shape)
+        region = flood_region.expand(self.spec.filter_halo, grid.shape)
+        found = voronoi_otsu_block(
+            self.image.read(region),
+            region,
+            flood_region,
+            block.write_region,
+            grid.shape,
+            self.spec,
+            self.image.within(flood_region),
+            kernels_of(self.backend),
+        )
+        arrival = np.where(found.is_open, UNREACHED, found.arrival).astype(np.int32)
+        record = self.fragments.write(self.which, block, found.labels, found.names, arrival)
+        n_open = int(np.count_nonzero(found.is_open))
+        record |= {"open": n_open, "foreground": int(np.count_nonzero(found.mask))}
+        if n_open and self.keep_front:
+            record["front"] = self.fronts.begin(block, found)
+        return record
+
+    def verify(self, block: Block, record: BlockRecord) -> bool:
+        """Whether the block's fragments, and its front where it has one, are intact."""
+        fine = self.fragments.intact(self.which, block, record)
+        return fine and ("front" not in record or self.fronts.intact(block, 0, record["front"]))

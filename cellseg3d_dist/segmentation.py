@@ -1,0 +1,393 @@
+"""The main job: a stored volume in; labels, a cell table and a report out.
+
+`segment` starts it, `resume` goes on with it, `plan` says what it would do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import Client
+
+import cellseg3d_dist
+from cellseg3d_dist.config import SegmentConfig, make_config, read_yaml
+from cellseg3d_dist.engine.clusters import connect
+from cellseg3d_dist.engine.executors import DaskExecutor, Executor, SerialExecutor
+from cellseg3d_dist.engine.folder import (
+    RunFolder,
+    check_new_output,
+    create_output,
+    naming_disk_errors,
+)
+from cellseg3d_dist.engine.inputs import ImageInput, MaskInput
+from cellseg3d_dist.engine.logs import WorkerLog, logging_to
+from cellseg3d_dist.engine.pipeline import Pipeline
+from cellseg3d_dist.engine.plan import Plan, check_disk, make_plan
+from cellseg3d_dist.engine.progress import NoProgress, Progress
+from cellseg3d_dist.engine.runner import Interrupted, Runner
+from cellseg3d_dist.engine.stages.convert import Convert
+from cellseg3d_dist.engine.stop import stopping_on_signals
+from cellseg3d_dist.errors import BlocksFailedError, ConfigError, OutputError
+from cellseg3d_dist.grid import Selection
+from cellseg3d_dist.instances.backends import kernels_of
+from cellseg3d_dist.report.run import write_run_report
+from cellseg3d_dist.volumes import Volume, open_volume
+from cellseg3d_dist.volumes.convert import create_conversion, plan_conversion
+
+_REPORTED = (
+    "numpy", "numba", "zarr", "dask", "distributed", "scipy", "scikit-image", "torch", "monai",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind.
+
+    Attributes
+    ----------
+    folder : Path
+        The run folder.
+    n_cells : int
+    executed : int
+        Blocks computed in this sitting, over all stages; 0 for a finished run.
+    """
+
+    folder: Path
+    n_cells: int
+    executed: int
+
+    @property
+    def labels(self) -> Path:
+        """The label image."""
+        return self.folder / "labels.ome.zarr"
+
+    @property
+    def cells(self) -> Path:
+        """The cell table."""
+        return self.folder / "cells.parquet"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.folder / "report.html"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a run reads, opened and checked."""
+
+    volume: Volume
+    mask: MaskInput | None
+    labels_true: Volume | None
+
+    def fingerprint(self) -> dict[str, str]:
+        """Of each input."""
+        found = {"image": self.volume.fingerprint()}
+        return found | ({"mask": self.mask.volume.fingerprint()} if self.mask else {})
+
+
+def segment(
+    image: str | Path | np.ndarray[Any, Any],
+    out: str | Path,
+    *,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+    command: str | None = None,
+    **options: Any,
+) -> RunResult:
+    """Find and measure every cell of a volume.
+
+    Parameters
+    ----------
+    image : path, URL or ndarray
+        OME-Zarr, a Zarr array, TIFF; an array in memory is stored in the run folder first.
+    out : path
+        The run folder; must not exist unless ``overwrite`` replaces an earlier run.
+    client : distributed.Client, optional
+        Any cluster whose workers see ``out``; otherwise an own local one.
+    progress : Progress, optional
+        Silent by default.
+    **options
+        Keys of :class:`cellseg3d_dist.config.SegmentConfig`.
+
+    Raises
+    ------
+    BadInputError
+        If input, options or output cannot be used; nothing was created.
+    BlocksFailedError
+        If some blocks failed; everything else is done, and the run can be resumed.
+    EnvironmentFailedError
+        If disk or cluster failed; the run can be resumed.
+    """
+    out = Path(out).expanduser()
+    stored = None if isinstance(image, str | Path) else image
+    config = make_config(options | {"image": "<memory>" if stored is not None else str(image)})
+    inputs = open_inputs(config, stored)
+    given = [text for text in (config.mask, config.labels_true) if text]
+    check_new_output(out, given if stored is not None else [inputs.volume.location, *given], overwrite)
+    the_plan = make_plan(config, inputs.volume)
+    check_disk(the_plan, out)
+    kernels_of(config.backend)
+    folder = create_output(out, overwrite)
+    with naming_disk_errors(out):
+        folder.config.write_text(config.to_yaml())
+    folder.write_status(
+        {
+            "status": "running",
+            "version": cellseg3d_dist.__version__,
+            "started": _now(),
+            "command": command or shlex.join(sys.argv),
+            "fingerprint": None if stored is not None else inputs.fingerprint(),
+            "plan": the_plan.to_dict(),
+            "versions": _versions(),
+        }
+    )
+    if stored is not None:
+        config, inputs = _store_array(folder, config, inputs)
+    return _execute(folder, config, inputs, the_plan, client, progress, resumed=False)
+
+
+def resume(
+    out: str | Path, *, client: Client | None = None, progress: Progress | None = None
+) -> RunResult:
+    """Go on with a run where it stopped; a finished run executes nothing.
+
+    Raises
+    ------
+    OutputError
+        If ``out`` is no run folder, or its configuration or input has changed since.
+    """
+    folder = RunFolder(Path(out).expanduser().absolute())
+    status = folder.status()
+    if status.get("status") == "complete":
+        return RunResult(folder.path, status["facts"]["cells"], 0)
+    config = make_config(read_yaml(folder.config), str(folder.config))
+    if status.get("version") != cellseg3d_dist.__version__:
+        raise OutputError(
+            f"{out} was made by version {status.get('version')}, this is "
+            f"{cellseg3d_dist.__version__}. Resume it with that version, or start anew."
+        )
+    inputs = open_inputs(config, None)
+    if status.get("fingerprint") is None:
+        raise OutputError(f"{out}: its array was not stored to the end. Start it anew.")
+    changed = _differences(status["fingerprint"], inputs.fingerprint())
+    changed += _differences(status.get("deciding", config.deciding()), config.deciding())
+    if changed:
+        raise OutputError(f"{out} cannot be resumed, {'; '.join(changed)}. Start a new run.")
+    block_shape = tuple(status["plan"]["block_shape"])
+    fixed = config.model_copy(update={"block_shape": block_shape})
+    the_plan = make_plan(fixed, inputs.volume)
+    return _execute(folder, config, inputs, the_plan, client, progress, resumed=True)
+
+
+def plan(image: str | Path | np.ndarray[Any, Any], **options: Any) -> Plan:
+    """What :func:`segment` would do: blocks, memory, disk and hours. Nothing is created."""
+    stored = None if isinstance(image, str | Path) else image
+    config = make_config(options | {"image": "<memory>" if stored is not None else str(image)})
+    return make_plan(config, open_inputs(config, stored).volume)
+
+
+def open_inputs(config: SegmentConfig, stored: np.ndarray[Any, Any] | None) -> Inputs:
+    """Open image, mask and truth, and check that they fit each other."""
+    opened = open_volume(
+        config.image if stored is None else stored,
+        voxel_size=config.voxel_size,
+        channel=config.channel,
+        time=config.time,
+        level=config.level,
+    )
+    volume = opened.crop(config.region_box) if config.region_box else opened
+    mask = None
+    if config.mask is not None:
+        stored_mask = open_volume(config.mask, voxel_size=config.voxel_size or (1, 1, 1))
+        mask = MaskInput.fitting(stored_mask, opened.shape, volume.offset)
+    truth = None
+    if config.labels_true is not None:
+        truth = open_volume(config.labels_true, voxel_size=volume.voxel_size)
+        if truth.dtype.kind not in "ui":
+            raise ConfigError(f"labels_true {config.labels_true} is {truth.dtype}, not integer.")
+        if truth.shape == opened.shape and config.region_box:
+            truth = truth.crop(config.region_box)
+        if truth.shape != volume.shape:
+            raise ConfigError(
+                f"labels_true {config.labels_true} has shape {truth.shape}, the image "
+                f"{volume.shape}. Give labels of the same shape."
+            )
+    return Inputs(volume, mask, truth)
+
+
+def _store_array(
+    folder: RunFolder, config: SegmentConfig, inputs: Inputs
+) -> tuple[SegmentConfig, Inputs]:
+    """Write an array in memory into the run folder, where workers can read it."""
+    conversion = create_conversion(
+        replace(inputs.volume, offset=(0, 0, 0)) if not config.region else inputs.volume,
+        folder.work / "array.ome.zarr",
+        n_levels=1,
+    )
+    for block in conversion.grid.blocks():
+        conversion.run(block.write_region)
+    config = config.model_copy(
+        update={"image": str(folder.work / "array.ome.zarr"), "region": None, "time": None}
+    )
+    inputs = replace(inputs, volume=open_volume(config.image, channel=config.channel))
+    folder.config.write_text(config.to_yaml())
+    folder.update_status(fingerprint=inputs.fingerprint())
+    return config, inputs
+
+
+def _execute(
+    folder: RunFolder,
+    config: SegmentConfig,
+    inputs: Inputs,
+    the_plan: Plan,
+    client: Client | None,
+    progress: Progress | None,
+    resumed: bool,
+) -> RunResult:
+    progress = progress or NoProgress()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(naming_disk_errors(folder.path))
+        stack.enter_context(folder.locked())
+        stack.enter_context(logging_to(folder.logs / "run.log"))
+        executor = stack.enter_context(_executor(config, the_plan, client, folder))
+        header = {"version": cellseg3d_dist.__version__, "config": config.deciding()}
+        runner = Runner(folder, executor, progress, header, verify=resumed)
+        stack.enter_context(stopping_on_signals(runner))
+        folder.update_status(status="running", deciding=config.deciding())
+        try:
+            image = _readable(folder, config, inputs, runner)
+            job = Pipeline(config, the_plan, image, inputs.labels_true, folder, runner)
+            facts = job.run()
+        except BaseException as error:
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            _note_end(folder, runner, "interrupted" if stopped else "failed", {})
+            raise
+        return _finish(folder, config, inputs, the_plan, runner, facts)
+
+
+@contextlib.contextmanager
+def _executor(
+    config: SegmentConfig, the_plan: Plan, client: Client | None, folder: RunFolder
+) -> Iterator[Executor]:
+    if config.executor == "serial":
+        yield SerialExecutor()
+        return
+    with connect(
+        client,
+        config.scheduler,
+        the_plan.workers,
+        the_plan.memory_limit,
+        str(folder.work / "dask"),
+    ) as reached:
+        reached.register_plugin(WorkerLog(str(folder.logs)))
+        yield DaskExecutor(reached)
+
+
+def _readable(
+    folder: RunFolder, config: SegmentConfig, inputs: Inputs, runner: Runner
+) -> ImageInput:
+    """The image in a form that blocks can read their part of: TIFF is converted first."""
+    volume = inputs.volume
+    if volume.kind != "tiff":
+        return ImageInput(volume, inputs.mask)
+    whole = open_volume(
+        config.image, voxel_size=config.voxel_size, channel=config.channel, time=config.time
+    )
+    path = folder.work / "image.ome.zarr"
+    make = plan_conversion if path.exists() else create_conversion
+    stage = Convert(make(whole, path, n_levels=1))
+    list(runner.run(stage, Selection.all(stage.conversion.grid)))
+    if runner.failed:
+        block, name, error = next(iter(runner.failed.values()))
+        raise BlocksFailedError(f"{block} of {name} failed: {error}. Mend the file and resume.")
+    copied = open_volume(path, channel=config.channel)
+    region = config.region_box
+    return ImageInput(copied.crop(region) if region else copied, inputs.mask)
+
+
+def _finish(
+    folder: RunFolder,
+    config: SegmentConfig,
+    inputs: Inputs,
+    the_plan: Plan,
+    runner: Runner,
+    facts: dict[str, Any],
+) -> RunResult:
+    failed = runner.failed
+    status = "blocks failed" if failed else "complete"
+    began = time.monotonic()
+    _note_end(folder, runner, "reporting", facts)
+    runner.progress.say("report")
+    write_run_report(folder.path, config, inputs.volume, the_plan)
+    _note_end(folder, runner, status, facts, report_seconds=time.monotonic() - began)
+    if failed:
+        shown = "; ".join(f"{b} in {stage}: {error}" for b, stage, error in list(failed.values())[:3])
+        raise BlocksFailedError(
+            f"{len(failed)} of {the_plan.n_blocks} blocks failed and are 0 in the labels "
+            f"({shown}). When mended: cellseg3d-dist resume {folder.path}"
+        )
+    if not config.keep_work:
+        shutil.rmtree(folder.work, ignore_errors=True)
+    return RunResult(folder.path, facts["cells"], runner.executed)
+
+
+def _note_end(
+    folder: RunFolder, runner: Runner, status: str, facts: dict[str, Any], **more: Any
+) -> None:
+    """Bring ``run.json`` up to date, timings of earlier sittings kept."""
+    earlier = {entry["stage"]: entry for entry in folder.status().get("stages", [])}
+    for summary in runner.summaries:
+        entry = summary.to_dict()
+        before = earlier.get(summary.stage)
+        if before:
+            for key in ("executed", "voxels", "seconds"):
+                entry[key] += before[key]
+            entry["peak_rss"] = max(entry["peak_rss"], before["peak_rss"])
+        earlier[summary.stage] = entry
+    runner.summaries_noted()
+    failed = [
+        {"block": list(block.index), "stage": stage, "error": error}
+        for block, stage, error in runner.failed.values()
+    ]
+    folder.update_status(
+        status=status,
+        ended=_now(),
+        stages=list(earlier.values()),
+        failed_blocks=failed,
+        **({"facts": facts} if facts else {}),
+        **more,
+    )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    keys = sorted(before.keys() | now.keys())
+    return [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0], "cellseg3d_dist": cellseg3d_dist.__version__}
+    for name in _REPORTED:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
