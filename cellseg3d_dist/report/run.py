@@ -1,0 +1,209 @@
+"""The report of a run folder: what ``run.json`` and its neighbours hold, put into a page."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellseg3d_dist.config import SegmentConfig
+from cellseg3d_dist.engine.folder import RunFolder
+from cellseg3d_dist.engine.plan import Plan
+from cellseg3d_dist.errors import OutputError
+from cellseg3d_dist.grid import Triple
+from cellseg3d_dist.report.data import (
+    Certificate,
+    FailedBlock,
+    Method,
+    Projection,
+    ReportData,
+    Skipped,
+    StageTiming,
+    Threshold,
+)
+from cellseg3d_dist.report.html import write_report
+from cellseg3d_dist.volumes import Volume, open_volume
+
+_GIB = 2**30
+
+
+def write_run_report(
+    out: Path, config: SegmentConfig, volume: Volume, block_shape: Triple
+) -> Path:
+    """Write ``report.html`` into a run folder.
+
+    Parameters
+    ----------
+    out : Path
+        A run folder whose labels and cells are written.
+    config : SegmentConfig
+    volume : Volume
+        The image that was segmented.
+    block_shape : (int, int, int)
+        Of the run.
+    """
+    folder = RunFolder(out)
+    status = folder.status()
+    facts = status["facts"]
+    matching: tuple[dict[str, Any], ...] = ()
+    scores = out / "scores.json"
+    if scores.exists():
+        matching = tuple(json.loads(scores.read_text())["matching"])
+    failed = status.get("failed_blocks", [])
+    return write_report(
+        out / "report.html",
+        ReportData(
+            title=Path(config.image).name or config.image,
+            image=volume,
+            labels=open_volume(folder.labels),
+            shape=volume.shape,
+            voxel_size=volume.voxel_size,
+            block_shape=block_shape,
+            cells_path=folder.cells,
+            method=_method(config, volume),
+            image_path=config.image,
+            offset=volume.offset,
+            status=f"{len(failed)} BLOCKS FAILED" if failed else "COMPLETE",
+            projections=_projections(out, volume),
+            n_blocks=facts["blocks"]["total"],
+            dropped_small=facts["merge"]["too_small"],
+            dropped_large=facts["merge"]["too_large"],
+            skipped=_skipped(facts),
+            certificate=_certificate(facts),
+            threshold=_threshold(facts),
+            timings=tuple(_timing(entry) for entry in status.get("stages", [])),
+            failed_blocks=tuple(
+                FailedBlock(str(tuple(f["block"])), f["stage"], f["error"]) for f in failed
+            ),
+            warnings=_warnings(facts),
+            statements=_statements(config, volume, status),
+            versions=status.get("versions", {}),
+            command=status.get("command", ""),
+            config_yaml=config.to_yaml(),
+            matching=matching,
+            finished=status.get("ended", ""),
+            machine=f"{platform.system()} {platform.machine()}",
+        ),
+    )
+
+
+def rewrite_report(out: Path, config: SegmentConfig) -> Path:
+    """Write the report of a finished run again, from its folder and its image."""
+    status = RunFolder(out).status()
+    if "facts" not in status:
+        raise OutputError(f"{out} has no results yet. Resume it: cellseg3d-dist resume {out}")
+    volume = open_volume(
+        config.image,
+        voxel_size=config.voxel_size,
+        channel=config.channel,
+        time=config.time,
+        level=config.level,
+        region=config.region_box,
+    )
+    z, y, x = status["plan"]["block_shape"]
+    return write_run_report(out, config, volume, (z, y, x))
+
+
+def _method(config: SegmentConfig, volume: Volume) -> Method:
+    finest = min(volume.voxel_size)
+    voronoi = config.instances == "voronoi-otsu"
+
+    def micrometres(length: Any) -> float:
+        return float(length.value * (1.0 if length.in_micrometres else finest))
+
+    return Method(
+        foreground=config.model,
+        instances=config.instances,
+        spot_sigma_um=micrometres(config.spot_sigma) if voronoi else None,
+        outline_sigma_um=micrometres(config.outline_sigma),
+        seeds="spots" if voronoi else "",
+        connectivity=None if voronoi else config.connectivity,
+        min_volume=str(config.min_volume or ""),
+        max_volume=str(config.max_volume or ""),
+        merging="name" if voronoi else "contact",
+    )
+
+
+def _projections(out: Path, volume: Volume) -> tuple[Projection, ...]:
+    with np.load(out / "survey.npz") as stored:
+        z, y, x = (
+            float(step * size) for step, size in zip(stored["steps"], volume.voxel_size, strict=True)
+        )
+        return (
+            Projection("yx", stored["z"], (y, x)),
+            Projection("zx", stored["y"], (z, x)),
+            Projection("zy", stored["x"], (z, y)),
+        )
+
+
+def _skipped(facts: dict[str, Any]) -> tuple[Skipped, ...]:
+    blocks = facts["blocks"]
+    found = (
+        Skipped("no voxel above the threshold", blocks["below_threshold"]),
+        Skipped("outside the mask", blocks["outside_mask"]),
+    )
+    return tuple(skipped for skipped in found if skipped.blocks)
+
+
+def _certificate(facts: dict[str, Any]) -> Certificate | None:
+    found = facts.get("certificate")
+    if found is None:
+        return None
+    return Certificate(
+        voxels=found["voxels"],
+        open_first=found["open_first"],
+        blocks_redone=found["redone"],
+        blocks_exchanged=found["exchanged"],
+        rounds=found["rounds"],
+        open_last=found["open_last"],
+    )
+
+
+def _threshold(facts: dict[str, Any]) -> Threshold:
+    found = facts["threshold"]
+    counts = edges = None
+    if "counts" in found:
+        counts = np.asarray(found["counts"], np.int64)
+        half = (found["high"] - found["low"]) / 255 / 2
+        edges = np.linspace(found["low"] - half, found["high"] + half, counts.size + 1)
+    return Threshold(found["value"], found["how"], counts, edges)
+
+
+def _timing(entry: dict[str, Any]) -> StageTiming:
+    seconds = entry["seconds"]
+    rate = entry["voxels"] / seconds / 1e6 if seconds and entry["voxels"] else None
+    return StageTiming(entry["stage"], entry["blocks"], seconds, rate)
+
+
+def _warnings(facts: dict[str, Any]) -> tuple[str, ...]:
+    warnings = []
+    missing = facts["survey"]["not_finite"]
+    if missing:
+        warnings.append(f"{missing} voxels are NaN or infinite and were taken as 0.")
+    if facts["survey"]["minimum"] == facts["survey"]["maximum"]:
+        warnings.append("The image is constant: there is nothing to find.")
+    return tuple(warnings)
+
+
+def _statements(
+    config: SegmentConfig, volume: Volume, status: dict[str, Any]
+) -> tuple[str, ...]:
+    said = []
+    if config.region is not None:
+        said.append(
+            f"Restricted to region {config.plain()['region']}: threshold, cells and "
+            f"touches_border refer to it alone."
+        )
+    if config.mask is not None:
+        said.append(f"Cells were sought, and the threshold found, inside the mask {config.mask}.")
+    peaks = [entry["peak_rss"] for entry in status.get("stages", []) if entry.get("peak_rss")]
+    projected = max((stage["n_bytes"] for stage in status["plan"]["stages"]), default=0)
+    if peaks:
+        said.append(
+            f"Largest memory of a worker {max(peaks) / _GIB:.2f} GiB, projected "
+            f"{projected / _GIB:.2f} GiB, limit {status['plan']['memory_limit'] / _GIB:.2f} GiB."
+        )
+    return tuple(said)
