@@ -7,7 +7,6 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from skimage.filters import threshold_otsu
 
 N_BINS = 256
 
@@ -69,4 +68,10 @@ def otsu(counts: npt.NDArray[np.int64], low: float, high: float) -> float:
     if not high > low:
         return float(high)
     centres = np.arange(N_BINS) * float(np.float32(high) - np.float32(low)) / 255 + float(low)
-    return float(np.float32(threshold_otsu(hist=(counts, centres))))
+    # scikit-image casts counts to float32, too coarse for the voxels of a whole brain
+    n = counts.astype(np.float64)
+    below, above = np.cumsum(n), np.cumsum(n[::-1])[::-1]
+    mean_below = np.cumsum(n * centres) / np.maximum(below, 1)
+    mean_above = np.cumsum((n * centres)[::-1])[::-1] / np.maximum(above, 1)
+    between = below[:-1] * above[1:] * (mean_below[:-1] - mean_above[1:]) ** 2
+    return float(np.float32(centres[int(np.argmax(between))]))
