@@ -16,7 +16,7 @@ from cellseg3d_dist.grid import Triple
 
 Floats = npt.NDArray[np.float64]
 
-LIMIT = 5_000_000
+LIMIT = 2_000_000
 """Cells kept for figures and the seam check; a larger table is sampled evenly."""
 
 
