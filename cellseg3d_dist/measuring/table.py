@@ -253,7 +253,7 @@ def spheroid_sphericity(major: Floats, minor: Floats) -> Floats:
        fluorescence microscopy, eLife 13, RP99848, 2025.
 
     >>> spheroid_sphericity(np.array([2.0, 2.0, 2.0]), np.array([2.0, 1.0, 0.0])).round(4)
-    array([1.    , 0.9133, 0.    ])
+    array([1.    , 0.9129, 0.    ])
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         squared = np.minimum(minor / major, 1.0) ** 2
