@@ -68,7 +68,7 @@ def imported_names(tree: ast.AST, module: str, is_package: bool) -> set[str]:
 class WithoutTypeChecking(ast.NodeTransformer):
     """Drops the body of ``if TYPE_CHECKING:``."""
 
-    def visit_If(self, node: ast.If) -> ast.AST:  # noqa: N802
+    def visit_If(self, node: ast.If) -> ast.AST:
         self.generic_visit(node)
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return ast.If(ast.Constant(False), [ast.Pass()], node.orelse)
