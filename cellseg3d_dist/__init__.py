@@ -1,3 +1,36 @@
-"""Find and measure every cell in large 3D microscopy, block by block."""
+"""Find and measure every cell in large 3D microscopy, block by block.
+
+The public names are loaded when they are first used, so that ``import cellseg3d_dist``
+is fast and needs neither Dask nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellseg3d_dist.phantom import phantom
+    from cellseg3d_dist.segmentation import plan, resume, segment
+    from cellseg3d_dist.volumes import open_volume
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "open_volume": "cellseg3d_dist.volumes",
+    "phantom": "cellseg3d_dist.phantom",
+    "plan": "cellseg3d_dist.segmentation",
+    "resume": "cellseg3d_dist.segmentation",
+    "segment": "cellseg3d_dist.segmentation",
+}
+
+__all__ = ["open_volume", "phantom", "plan", "resume", "segment"]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

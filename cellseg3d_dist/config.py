@@ -184,7 +184,7 @@ class SegmentConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """The resolved configuration, in the form that ``--config`` reads."""
-        return yaml.safe_dump(self.plain(), sort_keys=False)
+        return str(yaml.safe_dump(self.plain(), sort_keys=False))
 
     def plain(self) -> dict[str, Any]:
         """Keys and values as in YAML, unset ones left out."""

@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from distributed import Client
 
 import cellseg3d_dist
 from cellseg3d_dist.config import SegmentConfig, make_config, read_yaml
@@ -42,8 +41,11 @@ from cellseg3d_dist.errors import BlocksFailedError, ConfigError, OutputError
 from cellseg3d_dist.grid import Selection
 from cellseg3d_dist.instances.backends import kernels_of
 from cellseg3d_dist.report.run import write_run_report
-from cellseg3d_dist.volumes import Volume, open_volume
+from cellseg3d_dist.volumes import Volume, limit_threads, open_volume
 from cellseg3d_dist.volumes.convert import create_conversion, plan_conversion
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _REPORTED = (
     "numpy", "numba", "zarr", "dask", "distributed", "scipy", "scikit-image", "torch", "monai",
@@ -136,7 +138,9 @@ def segment(
     config = make_config(options | {"image": "<memory>" if stored is not None else str(image)})
     inputs = open_inputs(config, stored)
     given = [text for text in (config.mask, config.labels_true) if text]
-    check_new_output(out, given if stored is not None else [inputs.volume.location, *given], overwrite)
+    check_new_output(
+        out, given if stored is not None else [inputs.volume.location, *given], overwrite
+    )
     the_plan = make_plan(config, inputs.volume)
     check_disk(the_plan, out)
     kernels_of(config.backend)
@@ -275,7 +279,10 @@ def _execute(
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
             _note_end(folder, runner, "interrupted" if stopped else "failed", {})
             raise
-        return _finish(folder, config, inputs, the_plan, runner, facts)
+        result = _finish(folder, config, inputs, the_plan, runner, facts)
+    if not config.keep_work:
+        shutil.rmtree(folder.work, ignore_errors=True)
+    return result
 
 
 @contextlib.contextmanager
@@ -283,6 +290,7 @@ def _executor(
     config: SegmentConfig, the_plan: Plan, client: Client | None, folder: RunFolder
 ) -> Iterator[Executor]:
     if config.executor == "serial":
+        limit_threads()
         yield SerialExecutor()
         return
     with connect(
@@ -331,16 +339,16 @@ def _finish(
     began = time.monotonic()
     _note_end(folder, runner, "reporting", facts)
     runner.progress.say("report")
-    write_run_report(folder.path, config, inputs.volume, the_plan)
+    write_run_report(folder.path, config, inputs.volume, the_plan.block_shape)
     _note_end(folder, runner, status, facts, report_seconds=time.monotonic() - began)
     if failed:
-        shown = "; ".join(f"{b} in {stage}: {error}" for b, stage, error in list(failed.values())[:3])
+        shown = "; ".join(
+            f"{b} in {stage}: {error}" for b, stage, error in list(failed.values())[:3]
+        )
         raise BlocksFailedError(
             f"{len(failed)} of {the_plan.n_blocks} blocks failed and are 0 in the labels "
             f"({shown}). When mended: cellseg3d-dist resume {folder.path}"
         )
-    if not config.keep_work:
-        shutil.rmtree(folder.work, ignore_errors=True)
     return RunResult(folder.path, facts["cells"], runner.executed)
 
 

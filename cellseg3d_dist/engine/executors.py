@@ -78,9 +78,9 @@ class SerialExecutor:
             try:
                 return Outcome(block, run_block(stage, block))
             # a block's failure of any kind must not take the run with it
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 if attempt == ATTEMPTS or not _worth_another_try(error):
-                    return Outcome(block, None, _described(error))
+                    return Outcome.of_error(block, error)
                 log.warning("%s of %s: %s, trying again", block, stage.name, error)
         raise AssertionError("unreachable")
 
@@ -104,7 +104,7 @@ class DaskExecutor:
     @property
     def n_workers(self) -> int:
         """Threads of all workers that are there now."""
-        return max(1, sum(self._client.nthreads().values()))
+        return max(1, int(sum(self._client.nthreads().values())))
 
     def stop(self) -> None:
         """Take no new blocks."""
@@ -154,7 +154,7 @@ class DaskExecutor:
                     log.warning("%s of %s: %s, trying again", block, stage.name, error)
                     futures.add(self._submit(stage, block, prefix, attempt + 1, waiting))
                 else:
-                    yield Outcome(block, None, _described(error))
+                    yield Outcome.of_error(block, error)
                 future.release()
                 if not self._stopped:
                     for block in itertools.islice(blocks, window - len(waiting)):
@@ -179,16 +179,11 @@ class DaskExecutor:
 
 
 def _worth_another_try(error: BaseException) -> bool:
-    return isinstance(error, OSError)
+    return isinstance(error, OSError | EnvironmentFailedError)
 
 
 def _is_lost_scheduler(error: BaseException) -> bool:
     return isinstance(error, FutureCancelledError)
-
-
-def _described(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if text else type(error).__name__
 
 
 def _address(client: Client) -> Any:

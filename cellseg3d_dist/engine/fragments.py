@@ -15,7 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cellseg3d_dist.engine.records import digest, read_record, record_digest, record_path, write_record
+from cellseg3d_dist.engine.records import (
+    digest,
+    read_record,
+    record_digest,
+    record_path,
+    write_record,
+)
 from cellseg3d_dist.grid import Block, BlockGrid
 from cellseg3d_dist.merging.contacts import Faces, faces_of
 from cellseg3d_dist.volumes import StoredArray, create_scratch
@@ -68,7 +74,7 @@ class Fragments:
 
     def intact(self, which: Pass, block: Block, record: dict[str, Any]) -> bool:
         """Whether all that a block wrote is there unchanged."""
-        return (
+        return bool(
             record_digest(self._objects(which, block)) == record["objects"]
             and record_digest(self._faces(which, block)) == record["faces"]
             and digest(self._array(which).read(block.write_region)) == record["digest"]

@@ -77,7 +77,9 @@ class Fronts:
         else:
             arrays = self._closed_faces(block)
         names = {key.removeprefix("names_"): a for key, a in arrays.items() if "names_" in key}
-        arrival = {key.removeprefix("arrival_"): a for key, a in arrays.items() if "arrival_" in key}
+        arrival = {
+            key.removeprefix("arrival_"): a for key, a in arrays.items() if "arrival_" in key
+        }
         return side_of(names, offset), side_of(arrival, offset)
 
     def _closed_faces(self, block: Block) -> dict[str, npt.NDArray[Any]]:

@@ -33,7 +33,7 @@ class MaskInput:
         factors = []
         for n, m in zip(full_shape, volume.shape, strict=True):
             factor = max(1, round(n / m)) if m else 0
-            if not m or ceil_div(n, factor) != m and n // factor != m:
+            if not m or (ceil_div(n, factor) != m and n // factor != m):
                 raise ConfigError(
                     f"mask {volume.location} has shape {volume.shape}, the image {full_shape}. "
                     f"Give a mask of that shape or one that is smaller by whole factors."
@@ -54,7 +54,8 @@ class MaskInput:
         high = tuple(int(i[-1]) + 1 for i in index)
         coarse = self.volume.read(Region((low[0], low[1], low[2]), (high[0], high[1], high[2])))
         z, y, x = (i - a for i, a in zip(index, low, strict=True))
-        return coarse[np.ix_(z, y, x)] != 0
+        inside: npt.NDArray[np.bool_] = coarse[np.ix_(z, y, x)] != 0
+        return inside
 
 
 @dataclass(frozen=True)

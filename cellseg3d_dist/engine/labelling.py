@@ -17,9 +17,7 @@ from cellseg3d_dist.grid import Selection
 from cellseg3d_dist.instances.voronoi import VoronoiSpec
 
 
-def label(
-    job: Job, fragments: Fragments, selection: Selection, threshold: float
-) -> Selection:
+def label(job: Job, fragments: Fragments, selection: Selection, threshold: float) -> Selection:
     """Label the selected blocks by the configured method; the blocks that have fragments."""
     fragments.create("label")
     if job.config.instances == "components":
@@ -43,9 +41,7 @@ def _components(
     return labelled.only(found)
 
 
-def _voronoi(
-    job: Job, fragments: Fragments, selection: Selection, threshold: float
-) -> Selection:
+def _voronoi(job: Job, fragments: Fragments, selection: Selection, threshold: float) -> Selection:
     spec = VoronoiSpec(job.plan.spot_sigma, job.plan.outline_sigma, threshold)
     fronts = Fronts(job.folder.work / f"fronts-{threshold!r}", fragments)
     first = LabelVoronoi(

@@ -45,7 +45,7 @@ def logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-class WorkerLog(WorkerPlugin):  # type: ignore[misc]
+class WorkerLog(WorkerPlugin):
     """Gives each worker process a log file in the run folder."""
 
     name = "cellseg3d-dist-log"

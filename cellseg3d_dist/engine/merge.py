@@ -101,7 +101,9 @@ def _owners(names: npt.NDArray[np.uint64], grid: BlockGrid) -> npt.NDArray[np.in
     return owners
 
 
-def _contact_edges(folder: Path, labelled: Selection, offsets: npt.NDArray[np.int64]) -> Iterator[Edges]:
+def _contact_edges(
+    folder: Path, labelled: Selection, offsets: npt.NDArray[np.int64]
+) -> Iterator[Edges]:
     for block in labelled:
         record = read_record(record_path(folder, block))
         pairs = record["pairs"].astype(np.int64) - 1

@@ -163,7 +163,7 @@ class Pipeline(Job):
 
     def _label_image(self, merged: MergeResult) -> StoredImage:
         """The image the labels go to; made anew where an earlier merge was another one."""
-        how: dict[str, Any] = dict(
+        how: dict[str, Any] = dict(  # noqa: C408
             shape=self.grid.shape,
             dtype=merged.dtype,
             block_shape=self.grid.block_shape,
@@ -215,7 +215,9 @@ class Pipeline(Job):
         for level in range(1, len(labels.levels)):
             stage = Pyramid(labels, level, merged.lookup_digest)
             grid, factors = labels.levels[level].grid, labels.factors[level - 1]
-            touched = {b.number for region in below for b in grid.overlapping(_down(region, factors))}
+            touched = {
+                b.number for region in below for b in grid.overlapping(_down(region, factors))
+            }
             selection = Selection(grid, np.array(sorted(touched), np.int64))
             failed = set(self.runner.failed)
             list(self.runner.run(stage, selection))
@@ -224,9 +226,7 @@ class Pipeline(Job):
                 self.facts.setdefault("pyramid_failed", []).append([level, number])
             below = [block.write_region for block in selection]
 
-    def _cells(
-        self, relabel: Relabel, records: list[dict[str, Any]], merged: MergeResult
-    ) -> None:
+    def _cells(self, relabel: Relabel, records: list[dict[str, Any]], merged: MergeResult) -> None:
         volume = self.image.volume
 
         def tables() -> Iterator[Any]:
@@ -262,7 +262,9 @@ class Pipeline(Job):
         scores = [vars(score) for score in matching(table, SCORE_THRESHOLDS, "iou")]
         foreground = vars(foreground_scores(table))
         partial_path = self.folder.path / "scores.json.partial"
-        partial_path.write_text(json.dumps({"matching": scores, "foreground": foreground}, indent=1))
+        partial_path.write_text(
+            json.dumps({"matching": scores, "foreground": foreground}, indent=1)
+        )
         partial_path.replace(self.folder.path / "scores.json")
         half = next(score for score in scores if score["threshold"] == 0.5)
         self.facts["scores"] = {"f1_at_iou_0.5": half["f1"], "foreground": foreground}

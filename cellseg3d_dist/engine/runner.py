@@ -37,11 +37,10 @@ class StageSummary:
     voxels: int = 0
     seconds: float = 0.0
     peak_rss: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {key: value for key, value in vars(self).items() if key != "failed"}
+        return dict(vars(self))
 
 
 @dataclass
@@ -115,15 +114,13 @@ class Runner:
         self, outcome: Outcome, stage: Stage, journal: Journal, summary: StageSummary
     ) -> None:
         if outcome.record is None:
-            text = outcome.error or "unknown error"
-            log.error("%s failed in %s: %s", outcome.block, stage.name, text)
-            self.failed[outcome.block.number] = (outcome.block, stage.name, text)
-            summary.failed[str(outcome.block.index)] = text
-            if "No space left on device" in text or "Disk quota exceeded" in text:
+            log.error("%s failed in %s: %s", outcome.block, stage.name, outcome.error)
+            if outcome.environment:
                 raise EnvironmentFailedError(
-                    f"{outcome.block} of {stage.name}: {text}. Free space, then resume with: "
-                    f"cellseg3d-dist resume {self.folder.path}"
+                    f"{outcome.block} of {stage.name}: {outcome.error} "
+                    f"When mended: cellseg3d-dist resume {self.folder.path}"
                 )
+            self.failed[outcome.block.number] = (outcome.block, stage.name, outcome.error)
             return
         journal.append(outcome.block.number, outcome.record)
         summary.executed += 1

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from cellseg3d_dist.errors import CellSegError, EnvironmentFailedError
 from cellseg3d_dist.grid import Block
 
 #: A small JSON-able answer of a stage for one block; large arrays go to disk.
@@ -42,11 +43,23 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A block that came back: its record, or the error that stopped it."""
+    """A block that came back: its record, or the error that stopped it.
+
+    ``environment`` tells that disk or cluster failed, not the block.
+    """
 
     block: Block
     record: BlockRecord | None
-    error: str | None = None
+    error: str = ""
+    environment: bool = False
+
+    @classmethod
+    def of_error(cls, block: Block, error: BaseException) -> Outcome:
+        """The outcome of a block that raised."""
+        text = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, CellSegError):
+            text = f"{type(error).__name__}: {text}"
+        return cls(block, None, text, isinstance(error, EnvironmentFailedError | OSError))
 
     @property
     def failed(self) -> bool:

@@ -77,7 +77,7 @@ def _taps(sigma: float) -> npt.NDArray[np.float32]:
     return np.exp(exponent.astype(np.float64)).astype(np.float32)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _fma(typingctx, a, b, c):  # type: ignore[no-untyped-def]
     """Compute a * b + c rounded once: the same bits on every processor, and clEsperanto's."""
 

@@ -31,9 +31,20 @@ from cellseg3d_dist.instances.spots import names_of_seeds, spots
 class Kernels(Protocol):
     """The three steps that a backend may replace, see :mod:`.filters`, `.spots`, `.flood`."""
 
-    gaussian: Callable[..., npt.NDArray[np.float32]]
-    spots: Callable[..., npt.NDArray[np.int64]]
-    flood: Callable[..., tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]
+    @property
+    def gaussian(self) -> Callable[..., npt.NDArray[np.float32]]:
+        """Smooth."""
+        ...
+
+    @property
+    def spots(self) -> Callable[..., npt.NDArray[np.int64]]:
+        """Find seeds."""
+        ...
+
+    @property
+    def flood(self) -> Callable[..., tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+        """Grow seeds."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 ``render(spec, region)`` is a pure function: cutting a volume into blocks and rendering each
 gives the bits of rendering it whole, so the exact label image of a volume too large for
-memory is known everywhere.
+memory is known everywhere. ``phantom(dst, shape)`` stores one.
 """
 
 from __future__ import annotations
@@ -10,5 +10,6 @@ from __future__ import annotations
 from cellseg3d_dist.phantom.nuclei import Nuclei, count, nuclei
 from cellseg3d_dist.phantom.rendering import render
 from cellseg3d_dist.phantom.spec import PhantomSpec
+from cellseg3d_dist.phantom.writing import Phantom, phantom
 
-__all__ = ["Nuclei", "PhantomSpec", "count", "nuclei", "render"]
+__all__ = ["Nuclei", "Phantom", "PhantomSpec", "count", "nuclei", "phantom", "render"]

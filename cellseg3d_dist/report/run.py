@@ -11,7 +11,6 @@ import numpy as np
 
 from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.engine.folder import RunFolder
-from cellseg3d_dist.engine.plan import Plan
 from cellseg3d_dist.errors import OutputError
 from cellseg3d_dist.grid import Triple
 from cellseg3d_dist.report.data import (
@@ -30,9 +29,7 @@ from cellseg3d_dist.volumes import Volume, open_volume
 _GIB = 2**30
 
 
-def write_run_report(
-    out: Path, config: SegmentConfig, volume: Volume, block_shape: Triple
-) -> Path:
+def write_run_report(out: Path, config: SegmentConfig, volume: Volume, block_shape: Triple) -> Path:
     """Write ``report.html`` into a run folder.
 
     Parameters
@@ -130,7 +127,8 @@ def _method(config: SegmentConfig, volume: Volume) -> Method:
 def _projections(out: Path, volume: Volume) -> tuple[Projection, ...]:
     with np.load(out / "survey.npz") as stored:
         z, y, x = (
-            float(step * size) for step, size in zip(stored["steps"], volume.voxel_size, strict=True)
+            float(step * size)
+            for step, size in zip(stored["steps"], volume.voxel_size, strict=True)
         )
         return (
             Projection("yx", stored["z"], (y, x)),
@@ -188,9 +186,7 @@ def _warnings(facts: dict[str, Any]) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _statements(
-    config: SegmentConfig, volume: Volume, status: dict[str, Any]
-) -> tuple[str, ...]:
+def _statements(config: SegmentConfig, volume: Volume, status: dict[str, Any]) -> tuple[str, ...]:
     said = []
     if config.region is not None:
         said.append(

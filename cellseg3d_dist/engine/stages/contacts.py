@@ -61,4 +61,4 @@ class Contacts:
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the block's contacts are intact."""
-        return record_digest(record_path(self.folder / self.name, block)) == record["digest"]
+        return bool(record_digest(record_path(self.folder / self.name, block)) == record["digest"])

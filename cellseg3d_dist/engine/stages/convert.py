@@ -31,4 +31,4 @@ class Convert:
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the copy is intact."""
         copied = self.conversion.image.levels[0].read(block.write_region)
-        return digest(copied) == record["digest"]
+        return bool(digest(copied) == record["digest"])

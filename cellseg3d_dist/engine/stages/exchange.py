@@ -68,12 +68,12 @@ class Settle:
     def run(self, block: Block) -> BlockRecord:
         """Write one block's fragments."""
         names, arrival = self.fronts.before(block, self.rounds + 1)
-        kept, labels = np.unique(names, return_inverse=True)
-        labels = labels.reshape(names.shape).astype(np.uint32)
+        kept, inverse = np.unique(names, return_inverse=True)
+        labels = inverse.reshape(names.shape).astype(np.uint32)
         if kept[0] == 0:
             kept = kept[1:]
         else:
-            labels += np.uint32(1)
+            labels = labels + np.uint32(1)
         return self.fragments.write("settled", block, labels, kept, arrival)
 
     def verify(self, block: Block, record: BlockRecord) -> bool:

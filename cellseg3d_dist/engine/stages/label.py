@@ -20,9 +20,7 @@ from cellseg3d_dist.instances.voronoi import VoronoiSpec, crop_to, voronoi_otsu_
 
 @dataclass(frozen=True)
 class LabelComponents:
-    """Connected components of the smoothed image above the threshold; no flood, no halo
-    but the filter's.
-    """
+    """Connected components of the smoothed image above the threshold, without a flood."""
 
     image: ImageInput
     fragments: Fragments

@@ -39,4 +39,6 @@ class Pyramid:
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the block is intact."""
-        return digest(self.image.levels[self.level].read(block.write_region)) == record["digest"]
+        return bool(
+            digest(self.image.levels[self.level].read(block.write_region)) == record["digest"]
+        )

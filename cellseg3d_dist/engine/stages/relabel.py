@@ -27,7 +27,9 @@ from cellseg3d_dist.volumes import StoredArray
 
 @dataclass(frozen=True)
 class Relabel:
-    """Attributes
+    """Labels and statistics of one block from its fragments and the merge.
+
+    Attributes
     ----------
     lookup : Path
         Folder with ``final.npy`` (final id of every fragment of the volume) and
@@ -36,7 +38,7 @@ class Relabel:
         Of both, so that a changed merge starts the stage anew.
     scales : one float per channel
         From :func:`cellseg3d_dist.measuring.partial.intensity_scale`.
-    """  # noqa: D205, D400
+    """
 
     image: ImageInput
     fragments: Fragments
@@ -85,7 +87,7 @@ class Relabel:
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the block's labels and statistics are intact."""
         path = record_path(self.folder / "cells", block)
-        return (
+        return bool(
             record_digest(path) == record["cells"]
             and digest(self.labels.read(block.write_region)) == record["digest"]
         )

@@ -41,7 +41,7 @@ class Score:
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the block's table is intact."""
-        return record_digest(record_path(self.folder / self.name, block)) == record["digest"]
+        return bool(record_digest(record_path(self.folder / self.name, block)) == record["digest"])
 
     def total(self, records: Iterable[BlockRecord]) -> ContingencyTable:
         """The table of the whole volume."""

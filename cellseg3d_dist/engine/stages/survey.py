@@ -94,7 +94,7 @@ class Survey:
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the block's histogram and projections are intact."""
-        return record_digest(record_path(self.folder / "survey", block)) == record["digest"]
+        return bool(record_digest(record_path(self.folder / "survey", block)) == record["digest"])
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,10 @@ def reduce_survey(stage: Survey, records: Iterable[BlockRecord]) -> SurveyResult
     block_maximum = np.full(stage.grid.n_blocks, np.nan)
     zero = np.zeros(stage.grid.n_blocks, bool)
     voxels = not_finite = 0
-    lows, highs, smooth_lows, smooth_highs = [], [], [], []
+    lows: list[float] = []
+    highs: list[float] = []
+    smooth_lows: list[float] = []
+    smooth_highs: list[float] = []
     for record in records:
         block = stage.grid.block(record["block"])
         arrays = read_record(record_path(stage.folder / "survey", block))
@@ -152,10 +155,10 @@ def reduce_survey(stage: Survey, records: Iterable[BlockRecord]) -> SurveyResult
         not_finite += record["not_finite"]
         zero[block.number] = record["read_is_zero"]
         if record["voxels"]:
-            lows.append(record["min"])
-            highs.append(record["max"])
-            smooth_lows.append(record.get("smooth_min", record["min"]))
-            smooth_highs.append(record.get("smooth_max", record["max"]))
+            lows.append(float(record["min"]))
+            highs.append(float(record["max"]))
+            smooth_lows.append(record.get("smooth_min", lows[-1]))
+            smooth_highs.append(record.get("smooth_max", highs[-1]))
             block_maximum[block.number] = smooth_highs[-1]
     result = SurveyResult(
         voxels=voxels,
@@ -212,7 +215,7 @@ class Percentiles:
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the block's counts are intact."""
-        return record_digest(record_path(self.folder / self.name, block)) == record["digest"]
+        return bool(record_digest(record_path(self.folder / self.name, block)) == record["digest"])
 
 
 def upper_bins_wanted(result: SurveyResult) -> tuple[int, ...]:
@@ -229,7 +232,9 @@ def reduce_percentiles(
     """The survey with exact percentiles of a float image."""
     lower = {upper: np.zeros(intensity.N_BINS, np.int64) for upper in stage.upper_bins}
     for record in records:
-        arrays = read_record(record_path(stage.folder / stage.name, stage.grid.block(record["block"])))
+        arrays = read_record(
+            record_path(stage.folder / stage.name, stage.grid.block(record["block"]))
+        )
         for upper, counts in lower.items():
             counts[arrays[f"bins_{upper}"]] += arrays[f"counts_{upper}"]
     found = {}
