@@ -1,7 +1,7 @@
 """Fragments on disk: block-local labels, their names and sizes, and each block's faces.
 
 A block is labelled in a first pass and may be redone or settled in later ones. Each pass
-writes to its own array and records, so that what an earlier pass wrote and journalled
+writes its own records, so that what an earlier pass wrote and journalled
 stays as it was; a small table says which pass holds a block's final fragments.
 """
 
@@ -15,16 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cellseg3d_dist.engine.records import (
-    digest,
-    read_record,
-    record_digest,
-    record_path,
-    write_record,
-)
+from cellseg3d_dist.engine.records import read_record, record_digest, record_path, write_record
 from cellseg3d_dist.grid import Block, BlockGrid
+from cellseg3d_dist.instances.sizes import sizes_of
 from cellseg3d_dist.merging.contacts import Faces, faces_of
-from cellseg3d_dist.volumes import StoredArray, create_scratch
 
 Pass = Literal["label", "redo", "settled"]
 PASSES: tuple[Pass, ...] = ("label", "redo", "settled")
@@ -38,16 +32,6 @@ class Fragments:
     folder: Path
     grid: BlockGrid
 
-    def create(self, which: Pass) -> None:
-        """Make the array of a pass where it is not there yet."""
-        if not self._path(which).exists():
-            create_scratch(
-                self._path(which),
-                shape=self.grid.shape,
-                dtype=np.uint32,
-                block_shape=self.grid.block_shape,
-            )
-
     def write(
         self,
         which: Pass,
@@ -60,24 +44,22 @@ class Fragments:
 
         ``arrival`` (steps of a flood) is kept on the faces, for neighbours that are open.
         """
-        sizes = np.bincount(labels.ravel(), minlength=names.size + 1)[1:].astype(np.int64)
         faces: Faces = faces_of(labels)
         if arrival is not None:
             faces |= {f"arrival_{key}": plane for key, plane in faces_of(arrival).items()}
-        self._array(which).write(block.write_region, labels)
-        return {
-            "fragments": int(names.size),
-            "digest": digest(labels),
-            "objects": write_record(self._objects(which, block), names=names, sizes=sizes),
-            "faces": write_record(self._faces(which, block), **faces),
+        sizes = sizes_of(labels, names.size)
+        written = {
+            "labels": write_record(self._path("labels", which, block), labels=labels),
+            "objects": write_record(self._path("objects", which, block), names=names, sizes=sizes),
+            "faces": write_record(self._path("faces", which, block), **faces),
         }
+        return {"fragments": int(names.size), "digests": written}
 
     def intact(self, which: Pass, block: Block, record: dict[str, Any]) -> bool:
         """Whether all that a block wrote is there unchanged."""
-        return bool(
-            record_digest(self._objects(which, block)) == record["objects"]
-            and record_digest(self._faces(which, block)) == record["faces"]
-            and digest(self._array(which).read(block.write_region)) == record["digest"]
+        return all(
+            record_digest(self._path(part, which, block)) == digest
+            for part, digest in record["digests"].items()
         )
 
     def set_passes(self, passes: npt.NDArray[np.uint8]) -> None:
@@ -97,39 +79,21 @@ class Fragments:
         which = self.pass_of(block)
         if which is None:
             return None
-        found: npt.NDArray[np.uint32] = self._array(which).read(block.write_region)
+        found: npt.NDArray[np.uint32] = read_record(self._path("labels", which, block))["labels"]
         return found
 
     def objects(self, block: Block) -> Arrays | None:
         """Names and sizes of a block's fragments."""
         which = self.pass_of(block)
-        return None if which is None else read_record(self._objects(which, block))
+        return None if which is None else read_record(self._path("objects", which, block))
 
     def faces(self, block: Block) -> Arrays | None:
         """Labels, and arrivals of a flood, on a block's faces."""
         which = self.pass_of(block)
-        return None if which is None else read_record(self._faces(which, block))
+        return None if which is None else read_record(self._path("faces", which, block))
 
-    def _path(self, which: Pass) -> Path:
-        return self.folder / f"fragments-{which}.zarr"
-
-    def _array(self, which: Pass) -> StoredArray:
-        return StoredArray(
-            path=str(self._path(which)),
-            shape=self.grid.shape,
-            dtype=np.dtype(np.uint32),
-            block_shape=self.grid.block_shape,
-            chunk_shape=self.grid.block_shape,
-            shard_shape=None,
-            n_channels=None,
-            zarr_format=3,
-        )
-
-    def _objects(self, which: Pass, block: Block) -> Path:
-        return record_path(self.folder / f"objects-{which}", block)
-
-    def _faces(self, which: Pass, block: Block) -> Path:
-        return record_path(self.folder / f"faces-{which}", block)
+    def _path(self, part: str, which: Pass, block: Block) -> Path:
+        return record_path(self.folder / f"{part}-{which}", block)
 
 
 @functools.lru_cache(maxsize=4)

@@ -19,7 +19,6 @@ from cellseg3d_dist.instances.voronoi import VoronoiSpec
 
 def label(job: Job, fragments: Fragments, selection: Selection, threshold: float) -> Selection:
     """Label the selected blocks by the configured method; the blocks that have fragments."""
-    fragments.create("label")
     if job.config.instances == "components":
         return _components(job, fragments, selection, threshold)
     return _voronoi(job, fragments, selection, threshold)
@@ -84,7 +83,6 @@ def _redo(
     passes: np.ndarray[tuple[int], np.dtype[np.uint8]],
 ) -> int:
     """Redo open blocks with twice the halo, in place of the tables; how many."""
-    fragments.create("redo")
     z, y, x = (2 * h for h in first.flood_halo)
     stage = LabelVoronoi(
         first.image, fragments, fronts, first.spec, (z, y, x), True, "redo", first.backend
@@ -122,7 +120,6 @@ def _exchange(
             for _, neighbour in fragments.grid.neighbours(block)
         }
         active = everyone.only(sorted(touched))
-    fragments.create("settled")
     settle = Settle(fragments, fronts, rounds)
     for record in job.runner.run(settle, everyone):
         passes[record["block"]] = 1 + PASSES.index("settled")

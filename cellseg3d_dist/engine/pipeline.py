@@ -66,9 +66,10 @@ class Pipeline(Job):
         fragments = Fragments(self.folder.work, self.plan.grid)
         selection = self._occupied(survey, threshold)
         labelled = labelling.label(self, fragments, selection, threshold)
-        merged = self._merge(fragments, labelled)
-        labels = self._label_image(merged)
-        relabel, records = self._relabel(fragments, labels, labelled, merged, survey)
+        merged = self.merge(fragments, labelled)
+        labels = self.label_image(merged)
+        largest = max(abs(survey.minimum), abs(survey.maximum))
+        relabel, records = self.relabel(fragments, labels, labelled, merged, largest)
         self._pyramid(labels, labelled, merged)
         self._cells(relabel, records, merged)
         self._score(labels, merged)
@@ -143,7 +144,8 @@ class Pipeline(Job):
         """Without blocks that have failed."""
         return selection.without(list(self.runner.failed))
 
-    def _merge(self, fragments: Fragments, labelled: Selection) -> MergeResult:
+    def merge(self, fragments: Fragments, labelled: Selection) -> MergeResult:
+        """Unite fragments, by contact for components and else by name; apply size limits."""
         size = self.image.volume.voxel_size
         smallest, largest = self.config.min_volume, self.config.max_volume
         edges_from = None
@@ -161,7 +163,7 @@ class Pipeline(Job):
         self.facts["merge"] = merged.to_dict()
         return merged
 
-    def _label_image(self, merged: MergeResult) -> StoredImage:
+    def label_image(self, merged: MergeResult) -> StoredImage:
         """The image the labels go to; made anew where an earlier merge was another one."""
         how: dict[str, Any] = dict(  # noqa: C408
             shape=self.grid.shape,
@@ -181,16 +183,19 @@ class Pipeline(Job):
         self.folder.update_status(lookup=merged.lookup_digest)
         return image
 
-    def _relabel(
+    def relabel(
         self,
         fragments: Fragments,
         labels: StoredImage,
         labelled: Selection,
         merged: MergeResult,
-        survey: SurveyResult,
+        largest: float,
     ) -> tuple[Relabel, list[dict[str, Any]]]:
+        """Write final labels and partial statistics; the stage and its records.
+
+        ``largest`` is the largest magnitude of the surveyed channel.
+        """
         volume = self.image.volume
-        largest = max(abs(survey.minimum), abs(survey.maximum))
         scale = intensity_scale(volume.dtype, self._largest_of_all_channels(largest))
         stage = Relabel(
             self.image,

@@ -6,11 +6,10 @@ not at all; a checksum over its bytes finds damage.
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -41,19 +40,31 @@ def record_path(folder: Path, block: Block) -> Path:
 
 def write_record(path: Path, **arrays: npt.NDArray[Any]) -> str:
     """Write arrays as one file, whole or not at all, and return its digest."""
-    body = io.BytesIO()
+    parts: list[bytes] = []
     for name, array in arrays.items():
         data = np.ascontiguousarray(array)
         head = f"{name}|{data.dtype.str}|{','.join(map(str, data.shape))}".encode()
-        packed = compress(data.tobytes(), b"lz4", 5, 1) if data.nbytes else b""
-        body.write(struct.pack("<II", len(head), len(packed)) + head + packed)
-    payload = body.getvalue()
+        # labels are runs of equal words, which shuffling the bytes only tears apart
+        shuffle = 0 if data.ndim == 3 else 1
+        packed = compress(data, b"lz4", 1, shuffle) if data.nbytes else b""
+        parts += [struct.pack("<II", len(head), len(packed)) + head, packed]
+    payload = b"".join(parts)
     crc = google_crc32c.value(payload)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(_MAGIC + struct.pack("<I", crc) + payload)
+    with _created(partial) as file:
+        file.write(_MAGIC + struct.pack("<I", crc))
+        file.write(payload)
     partial.replace(path)
     return f"{crc:08x}"
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file; its folder is made only where it turns out to be missing."""
+    try:
+        return path.open("wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
 
 
 def read_record(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -73,7 +84,7 @@ def read_record(path: Path) -> dict[str, npt.NDArray[Any]]:
         name, dtype, shape_text = payload[at : at + n_head].decode().split("|")
         at += n_head
         shape = tuple(int(n) for n in shape_text.split(",") if n)
-        raw = decompress(payload[at : at + n_packed]) if n_packed else b""
+        raw = decompress(memoryview(payload)[at : at + n_packed]) if n_packed else b""
         at += n_packed
         arrays[name] = np.frombuffer(raw, dtype).reshape(shape)
     return arrays
