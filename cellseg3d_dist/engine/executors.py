@@ -7,13 +7,15 @@ the scheduler and this process stay small at any number of blocks.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import random
+import time
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
-from dask.base import tokenize
 from distributed import Client, Future, KilledWorker, as_completed
 from distributed.client import FutureCancelledError
 
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 
 #: Times a block is tried when an operating-system error stops it.
 ATTEMPTS = 3
+
+#: Pause before finished blocks are taken; far below a real block's time.
+_LANDING_SECONDS = 0.004
 
 
 class Executor(Protocol):
@@ -135,55 +140,92 @@ class DaskExecutor:
     def _pass(
         self, stage: Stage, blocks: Iterator[Block], window: int, suspects: list[Block]
     ) -> Iterator[Outcome]:
-        prefix = f"{stage.name}-{tokenize(stage.name, random.random())[:8]}"
-        waiting: dict[str, tuple[Block, int]] = {}
-        futures = as_completed()
+        flight = _Flight(self._client, stage)
         try:
-            for block in itertools.islice(blocks, window):
-                futures.add(self._submit(stage, block, prefix, 1, waiting))
-            for future in futures:
-                block, attempt = waiting.pop(future.key)
-                error = future.exception() if future.status != "finished" else None
-                if error is None:
-                    yield Outcome(block, future.result())
-                elif isinstance(error, KilledWorker):
-                    suspects.append(block)
-                elif _is_lost_scheduler(error):
-                    raise error
-                elif attempt < ATTEMPTS and _worth_another_try(error):
-                    log.warning("%s of %s: %s, trying again", block, stage.name, error)
-                    futures.add(self._submit(stage, block, prefix, attempt + 1, waiting))
-                else:
-                    yield Outcome.of_error(block, error)
-                future.release()
+            flight.submit(itertools.islice(blocks, window))
+            for landed in flight.landings():
+                for block, attempt, answer in landed:
+                    if not isinstance(answer, BaseException):
+                        yield Outcome(block, answer)
+                    elif isinstance(answer, KilledWorker):
+                        suspects.append(block)
+                    elif isinstance(answer, FutureCancelledError):
+                        raise answer
+                    elif attempt < ATTEMPTS and _worth_another_try(answer):
+                        log.warning("%s of %s: %s, trying again", block, stage.name, answer)
+                        flight.submit([block], attempt + 1)
+                    else:
+                        yield Outcome.of_error(block, answer)
                 if not self._stopped:
-                    for block in itertools.islice(blocks, window - len(waiting)):
-                        futures.add(self._submit(stage, block, prefix, 1, waiting))
+                    flight.submit(itertools.islice(blocks, window - flight.n_blocks))
         except (FutureCancelledError, OSError) as error:
             raise EnvironmentFailedError(
                 f"Stage {stage.name}: the scheduler at {_address(self._client)} was lost "
                 f"({error}). Finished blocks are kept; resume the run."
             ) from error
 
-    def _submit(
-        self,
-        stage: Stage,
-        block: Block,
-        prefix: str,
-        attempt: int,
-        waiting: dict[str, tuple[Block, int]],
-    ) -> Future:
-        key = f"{prefix}-{block.number}-{attempt}"
-        waiting[key] = (block, attempt)
-        return self._client.submit(run_block, stage, block, key=key, pure=False)
+
+class _Flight:
+    """Blocks that are with the cluster; their futures are released as they land."""
+
+    def __init__(self, client: Client, stage: Stage) -> None:
+        self._client = client
+        self._run = functools.partial(run_block, stage)
+        self._prefix = f"{stage.name}-{uuid.uuid4().hex[:8]}"
+        self._blocks: dict[str, tuple[Block, int]] = {}
+        self._futures = as_completed()
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks in flight."""
+        return len(self._blocks)
+
+    def submit(self, blocks: Iterable[Block], attempt: int = 1) -> None:
+        """Send blocks off, for the n-th time."""
+        sent = list(blocks)
+        if not sent:
+            return
+        keys = [f"{self._prefix}-{block.number}-{attempt}" for block in sent]
+        self._blocks |= {key: (block, attempt) for key, block in zip(keys, sent, strict=True)}
+        self._futures.update(self._client.map(self._run, sent, key=keys, pure=False))
+
+    def landings(self) -> Iterator[list[tuple[Block, int, Any]]]:
+        """What has come back since the last look: each block with its record or its error.
+
+        Records are gathered together, as each trip to the event loop costs as much as an
+        idle task.
+        """
+        for first in self._futures.batches():
+            # the scheduler may live in this process: let it work, then take more at a time
+            time.sleep(_LANDING_SECONDS)
+            batch = [*first, *self._futures.next_batch(block=False)]
+            answers = self._answers(batch)
+            yield [
+                (*self._blocks.pop(future.key), answer)
+                for future, answer in zip(batch, answers, strict=True)
+            ]
+
+    def _answers(self, batch: list[Future]) -> list[Any]:
+        try:
+            if all(future.status == "finished" for future in batch):
+                return list(self._client.gather(batch))
+            return [_answer(future) for future in batch]
+        # whatever one block raised, the others' records are wanted
+        except Exception:
+            return [_answer(future) for future in batch]
+        finally:
+            for future in batch:
+                future.release()
+
+
+def _answer(future: Future) -> Any:
+    """A future's record, or the error it ended in."""
+    error = future.exception()
+    return future.result() if error is None else error
 
 
 def _worth_another_try(error: BaseException) -> bool:
     return isinstance(error, OSError | EnvironmentFailedError)
-
-
-def _is_lost_scheduler(error: BaseException) -> bool:
-    return isinstance(error, FutureCancelledError)
 
 
 def _address(client: Client) -> Any:
