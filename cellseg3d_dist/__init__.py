@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cellseg3d_dist.phantom import phantom
+    from cellseg3d_dist.phantoms import phantom
     from cellseg3d_dist.segmentation import plan, resume, segment
     from cellseg3d_dist.volumes import open_volume
 
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "open_volume": "cellseg3d_dist.volumes",
-    "phantom": "cellseg3d_dist.phantom",
+    "phantom": "cellseg3d_dist.phantoms",
     "plan": "cellseg3d_dist.segmentation",
     "resume": "cellseg3d_dist.segmentation",
     "segment": "cellseg3d_dist.segmentation",

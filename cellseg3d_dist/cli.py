@@ -237,7 +237,7 @@ def phantom(
     workers: Annotated[int | None, _option("Worker processes [cores].")] = None,
 ) -> None:
     """Make a procedural brain of any size with its exact labels."""
-    from cellseg3d_dist.phantom import phantom as run
+    from cellseg3d_dist.phantoms import phantom as run
 
     numbers = {"spacing": spacing, "density": density}
     more: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}

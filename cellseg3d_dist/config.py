@@ -10,16 +10,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic import field_validator as validates
 
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region, Triple
+from cellseg3d_dist.paths import absolute_path
 
 Floats = tuple[float, float, float]
 _MICROMETRES = re.compile(r"^\s*([-+.\deE]+?)\s*(um|µm|μm)\s*$")
 _CUBIC = re.compile(r"^\s*([-+.\deE]+?)\s*(um3|um\^3|µm3|µm³|um³|μm3|μm³)\s*$")
-_LARGEST_CONFIG = 1 << 20
+_BYTES = re.compile(r"^\s*(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
+_LARGEST_CONFIG = 1 << 16
 
 
 class Length(BaseModel):
@@ -54,32 +63,25 @@ class CellVolume(BaseModel):
         return f"{self.value:g}um3" if self.in_micrometres else f"{self.value:g}"
 
 
-def _number(text: str, what: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not {what}") from None
+def _number(text: str) -> float:
+    value = float(text)
     if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{text!r} must be a finite number of at least 0")
+        raise ValueError(f"{text!r} is not a finite number of at least 0")
     return value
 
 
 def _length(value: object) -> object:
-    if isinstance(value, Length | Mapping):
+    if isinstance(value, Length):
         return value
     found = _MICROMETRES.match(str(value))
-    what = "a length such as 3.2um or 1.5 (voxels)"
-    number = _number(found[1] if found else str(value), what)
-    return Length(value=number, in_micrometres=bool(found))
+    return Length(value=_number(found[1] if found else str(value)), in_micrometres=bool(found))
 
 
 def _cell_volume(value: object) -> object:
-    if value is None or isinstance(value, CellVolume | Mapping):
+    if value is None or isinstance(value, CellVolume):
         return value
     found = _CUBIC.match(str(value))
-    what = "a volume such as 200um3 or 30 (voxels)"
-    number = _number(found[1] if found else str(value), what)
-    return CellVolume(value=number, in_micrometres=bool(found))
+    return CellVolume(value=_number(found[1] if found else str(value)), in_micrometres=bool(found))
 
 
 def _three(value: object) -> object:
@@ -87,21 +89,28 @@ def _three(value: object) -> object:
 
 
 def _region(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    parts = [part.split(":") for part in value.split(",")]
-    if len(parts) != 3 or any(len(part) != 2 for part in parts):
-        raise ValueError(f"{value!r} is not z0:z1,y0:y1,x0:x1")
-    return parts
+    return [part.split(":") for part in value.split(",")] if isinstance(value, str) else value
 
 
 def _memory(value: object) -> object:
     """Bytes of ``2GB``, ``1.5 GiB`` or a plain number."""
-    found = re.match(r"^\s*([.\d]+)\s*([kMGT]?)(i?)B?\s*$", str(value))
+    found = _BYTES.match(str(value))
     if value is None or found is None:
         return value
-    base = 1024 if found[3] else 1000
-    return int(float(found[1]) * base ** " kMGT".index(found[2] or " "))
+    number = float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(
+        found[2].lower() or " "
+    )
+    return int(number) if math.isfinite(number) else value
+
+
+def _whole(value: object) -> object:
+    """Digits as a number: options of the command line come as text."""
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+
+
+def _text(value: object) -> object:
+    """A version that YAML took for a number, as text."""
+    return str(value) if isinstance(value, float) else value
 
 
 Triplet = Annotated[tuple[int, int, int], BeforeValidator(_three)]
@@ -111,67 +120,94 @@ RegionText = Annotated[
 LengthText = Annotated[Length, BeforeValidator(_length)]
 VolumeText = Annotated[CellVolume | None, BeforeValidator(_cell_volume)]
 
+_A_LENGTH = "a length of at least 0 such as 3.2um, or 1.5 for voxels of the finest axis"
+_A_VOLUME = "a volume of at least 0 such as 200um3, or 30 for voxels"
+_A_COUNT = "a whole number of at least 0"
+
+
+def _key(expected: str, default: Any = None, **limits: Any) -> Any:
+    """A key with what its value must be, as error messages say it."""
+    return Field(default, description=expected, **limits)
+
 
 class SegmentConfig(BaseModel):
     """Everything that ``segment`` can be told. What decides the labels is `deciding`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
-    image: str
-    model: Literal["intensity"] = "intensity"
-    instances: Literal["components", "voronoi-otsu"] = "voronoi-otsu"
-    threshold: float | Literal["otsu"] = "otsu"
-    spot_sigma: LengthText = Length(value=3.2, in_micrometres=True)
-    outline_sigma: LengthText = Length(value=2.0, in_micrometres=True)
-    connectivity: Literal[6, 18, 26] = 6
-    min_volume: VolumeText = None
-    max_volume: VolumeText = None
-    voxel_size: Annotated[Floats | None, BeforeValidator(_three)] = None
-    channel: int = Field(0, ge=0)
-    time: int | None = Field(None, ge=0)
-    level: int = Field(0, ge=0)
-    region: RegionText | None = None
-    mask: str | None = None
-    labels_true: str | None = None
+    image: str = Field(description="a path or URL")
+    model: Literal["intensity"] = _key("intensity", "intensity")
+    instances: Literal["components", "voronoi-otsu"] = _key(
+        "voronoi-otsu or components", "voronoi-otsu"
+    )
+    threshold: float | Literal["otsu"] = _key("otsu, or a number in the image's units", "otsu")
+    spot_sigma: LengthText = _key(_A_LENGTH, Length(value=3.2, in_micrometres=True))
+    outline_sigma: LengthText = _key(_A_LENGTH, Length(value=2.0, in_micrometres=True))
+    connectivity: Annotated[Literal[6, 18, 26], BeforeValidator(_whole)] = _key("6, 18 or 26", 6)
+    min_volume: VolumeText = _key(_A_VOLUME)
+    max_volume: VolumeText = _key(_A_VOLUME)
+    voxel_size: Annotated[Floats | None, BeforeValidator(_three)] = _key(
+        "three numbers above 0, z,y,x in micrometres, such as 5,1,1"
+    )
+    channel: int = _key(_A_COUNT, 0, ge=0)
+    time: int | None = _key(_A_COUNT, ge=0)
+    level: int = _key(_A_COUNT, 0, ge=0)
+    region: RegionText | None = _key(
+        "z0:z1,y0:y1,x0:x1 in voxels, with 0 <= start < stop, such as 0:64,0:512,100:200"
+    )
+    mask: str | None = _key("a path or URL")
+    labels_true: str | None = _key("a path or URL")
 
-    block_shape: Triplet | None = None
-    flood_halo: Annotated[int | None, Field(ge=1, le=4096)] = None
-    workers: Annotated[int | None, Field(ge=1, le=4096)] = None
-    scheduler: str | None = None
-    memory_limit: Annotated[int | None, BeforeValidator(_memory), Field(ge=1)] = None
-    executor: Literal["dask", "serial"] = "dask"
-    backend: Literal["numba", "opencl"] = "numba"
-    device: Literal["cpu"] = "cpu"
-    ome_zarr: Literal["0.5", "0.4"] = "0.5"
-    csv: bool = False
-    keep_work: bool = False
+    block_shape: Triplet | None = _key(
+        "three whole numbers of at least 1, z,y,x in voxels, such as 128,128,128"
+    )
+    flood_halo: int | None = _key("a whole number of voxels from 1 to 4096", ge=1, le=4096)
+    workers: int | None = _key("a whole number of processes from 1 to 4096", ge=1, le=4096)
+    scheduler: str | None = _key("an address such as tcp://127.0.0.1:8786, or a scheduler file")
+    memory_limit: Annotated[int | None, BeforeValidator(_memory)] = _key(
+        "bytes per worker above 0, such as 2GB or 1.5GiB", ge=1
+    )
+    executor: Literal["dask", "serial"] = _key("dask or serial", "dask")
+    backend: Literal["numba", "opencl"] = _key("numba or opencl", "numba")
+    device: Literal["cpu"] = _key("cpu", "cpu")
+    ome_zarr: Annotated[Literal["0.5", "0.4"], BeforeValidator(_text)] = _key("0.5 or 0.4", "0.5")
+    csv: bool = _key("true or false", False)
+    keep_work: bool = _key("true or false", False)
+
+    @validates("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: object, info: ValidationInfo) -> object:
+        """YAML's yes and no are not 1 and 0."""
+        if isinstance(value, bool) and info.field_name not in ("csv", "keep_work"):
+            raise ValueError("a truth value")
+        return value
 
     @validates("threshold")
     @classmethod
     def _finite(cls, value: float | str) -> float | str:
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError("must be a finite number or 'otsu'")
+            raise ValueError("not finite")
         return value
 
     @validates("voxel_size")
     @classmethod
     def _positive_size(cls, value: Floats | None) -> Floats | None:
         if value is not None and not all(math.isfinite(v) and v > 0 for v in value):
-            raise ValueError("must be three numbers above 0, in micrometres")
+            raise ValueError("not positive")
         return value
 
     @validates("block_shape")
     @classmethod
     def _positive_block(cls, value: Triple | None) -> Triple | None:
         if value is not None and min(value) < 1:
-            raise ValueError("must be at least 1 voxel along each axis")
+            raise ValueError("not positive")
         return value
 
     @validates("region")
     @classmethod
     def _ordered(cls, value: Any) -> Any:
         if value is not None and not all(0 <= a < b for a, b in value):
-            raise ValueError("must have 0 <= start < stop along each axis")
+            raise ValueError("not ordered")
         return value
 
     @property
@@ -181,6 +217,17 @@ class SegmentConfig(BaseModel):
             return None
         (z0, z1), (y0, y1), (x0, x1) = self.region
         return Region((z0, y0, x0), (z1, y1, x1))
+
+    def located(self) -> SegmentConfig:
+        """The same with absolute paths, so that it means the same in any working folder."""
+        paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true")}
+        return self.model_copy(
+            update={
+                key: str(absolute_path(path))
+                for key, path in paths.items()
+                if path and "://" not in path
+            }
+        )
 
     def to_yaml(self) -> str:
         """The resolved configuration, in the form that ``--config`` reads."""
@@ -220,8 +267,21 @@ def make_config(given: Mapping[str, Any], where: str = "") -> SegmentConfig:
     try:
         return SegmentConfig.model_validate(dict(given))
     except ValidationError as error:
-        prefix = f"{where}: " if where else ""
-        raise ConfigError(prefix + "; ".join(_lines(error))) from None
+        prefix = f"config {where}: " if where else ""
+        raise ConfigError(prefix + "; ".join(_lines(error, given)) + ".") from None
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Checked keys of a config file, as it gives them.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`read_yaml` and :func:`make_config`, naming the file.
+    """
+    given = read_yaml(path)
+    make_config({"image": "", **given}, str(path))
+    return given
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -231,19 +291,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     ------
     ConfigError
         If it cannot be read, is no mapping of plain values, uses tags or aliases, or is
-        over 1 MiB.
+        over 64 KiB.
     """
     try:
-        text = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            text = file.read(_LARGEST_CONFIG + 1)
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read: {error.strerror}.") from error
     if len(text) > _LARGEST_CONFIG:
-        raise ConfigError(f"config {path} has {len(text)} bytes, over the limit of 1 MiB.")
+        raise ConfigError(
+            f"config {path} is larger than {_LARGEST_CONFIG // 1024} KiB, so it is no config."
+        )
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ConfigError(f"config {path} uses YAML aliases. Write the values out.")
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+                raise ConfigError(f"config {path} uses YAML tags or aliases. Write plain values.")
         content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    # ValueError: a number of thousands of digits, an impossible date
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         detail = " ".join(str(error).split())
         raise ConfigError(f"config {path} is no plain YAML: {detail}.") from None
     if content is None:
@@ -253,18 +318,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in content.items()}
 
 
-def _lines(error: ValidationError) -> list[str]:
-    known = list(SegmentConfig.model_fields)
+def _lines(error: ValidationError, given: Mapping[str, Any]) -> list[str]:
+    known = SegmentConfig.model_fields
     lines: dict[str, str] = {}
     for item in error.errors():
-        key = str(item["loc"][0]) if item["loc"] else "config"
+        key = str(item["loc"][0])
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            lines[key] = f"unknown option {key}.{hint}"
-        elif item["type"] == "missing":
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            lines[key] = f"unknown option {key[:80]!r} ({hint})"
+        elif item["type"] == "missing" and len(item["loc"]) == 1:
             lines[key] = f"option {key} is missing"
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            lines.setdefault(key, f"{key} = {item['input']!r}: {message}")
+            shown = repr(given[key])
+            shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+            lines[key] = f"{key} {shown} must be {known[key].description}"
     return list(lines.values())

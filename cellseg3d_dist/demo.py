@@ -15,7 +15,7 @@ from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.progress import NoProgress, Progress
 from cellseg3d_dist.errors import OutputError
 from cellseg3d_dist.grid import Triple
-from cellseg3d_dist.phantom import phantom
+from cellseg3d_dist.phantoms import phantom
 from cellseg3d_dist.segmentation import RunResult, segment
 
 

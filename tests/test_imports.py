@@ -17,6 +17,7 @@ ROOT = Path(cellseg3d_dist.__file__).parent
 # a module may import from what stands before it, and from its own package
 ORDER = (
     "errors",
+    "paths",
     "grid",
     "config",
     "instances",
@@ -30,7 +31,7 @@ ORDER = (
     "engine",
     "arrays",
     "report",
-    "phantom",
+    "phantoms",
     "conversion",
     "segmentation",
     "demo",
@@ -142,7 +143,7 @@ def test_wrong_imports_are_found(source, module, message):
     [
         ("from .contingency import contingency", "metrics.scores"),
         ("from cellseg3d_dist.metrics.contingency import contingency", "metrics.scores"),
-        ("from cellseg3d_dist.engine import plan", "phantom"),
+        ("from cellseg3d_dist.engine import plan", "phantoms"),
         ("import zarr, tifffile", "volumes.formats"),
         ("from distributed import Client", "engine.executors"),
         ("import numpy, dask.array", "arrays"),

@@ -15,7 +15,7 @@ from skimage.segmentation import watershed
 
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import BlockGrid, Region
-from cellseg3d_dist.phantom import PhantomSpec, count, nuclei, render
+from cellseg3d_dist.phantoms import PhantomSpec, count, nuclei, render
 
 SPECS = {
     "plain": PhantomSpec(shape=(61, 70, 66), seed=5),

@@ -14,6 +14,7 @@ from zarr.storage import LocalStore
 
 from cellseg3d_dist.errors import ConfigError, VolumeError
 from cellseg3d_dist.grid import Region, Triple
+from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.volumes.checks import ArrayInfo, array_info, check_separator
 from cellseg3d_dist.volumes.multiscales import (
     Multiscale,
@@ -128,15 +129,13 @@ def _checked_size(voxel_size: Sequence[float] | None) -> Size | None:
 
 def _normalised(source: str | Path) -> str:
     text = str(source)
-    if not text or "\0" in text:
-        raise VolumeError(f"{text!r} is not a path.")
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     if is_url(text):
         return text.rstrip("/")
     if "://" in text:
         raise VolumeError(f"{text} has an unknown scheme; http, https and s3 URLs can be read.")
-    return str(Path(text).expanduser().absolute())
+    return str(absolute_path(text))
 
 
 def _open_path(location: str, wanted: _Wanted) -> Volume:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region, Triple
-from cellseg3d_dist.phantom.anatomy import Scene, ambience, scene_of
-from cellseg3d_dist.phantom.hashing import STEP_X, mix, normal, position_state
-from cellseg3d_dist.phantom.nuclei import nuclei
-from cellseg3d_dist.phantom.spec import PhantomSpec
+from cellseg3d_dist.phantoms.anatomy import Scene, ambience, scene_of
+from cellseg3d_dist.phantoms.hashing import STEP_X, mix, normal, position_state
+from cellseg3d_dist.phantoms.nuclei import nuclei
+from cellseg3d_dist.phantoms.spec import PhantomSpec
 
 _NODE_UM = 8.0
 _OFFSET = np.float32(16.0)

@@ -12,9 +12,9 @@ from cellseg3d_dist.engine.progress import Progress
 from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.stage import BlockRecord
 from cellseg3d_dist.grid import Block, BlockGrid, Selection, Triple
-from cellseg3d_dist.phantom.nuclei import count
-from cellseg3d_dist.phantom.rendering import render
-from cellseg3d_dist.phantom.spec import PhantomSpec
+from cellseg3d_dist.phantoms.nuclei import count
+from cellseg3d_dist.phantoms.rendering import render
+from cellseg3d_dist.phantoms.spec import PhantomSpec
 from cellseg3d_dist.volumes import StoredImage, create_image, plan_image
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ memory is known everywhere. ``phantom(dst, shape)`` stores one.
 
 from __future__ import annotations
 
-from cellseg3d_dist.phantom.nuclei import Nuclei, count, nuclei
-from cellseg3d_dist.phantom.rendering import render
-from cellseg3d_dist.phantom.spec import PhantomSpec
-from cellseg3d_dist.phantom.writing import Phantom, phantom
+from cellseg3d_dist.phantoms.nuclei import Nuclei, count, nuclei
+from cellseg3d_dist.phantoms.rendering import render
+from cellseg3d_dist.phantoms.spec import PhantomSpec
+from cellseg3d_dist.phantoms.writing import Phantom, phantom
 
 __all__ = ["Nuclei", "Phantom", "PhantomSpec", "count", "nuclei", "phantom", "render"]

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region, Triple
-from cellseg3d_dist.phantom.anatomy import SIDE, Scene, occupancy, outline, scene_of
-from cellseg3d_dist.phantom.hashing import mix, normal, position_state, uniform
-from cellseg3d_dist.phantom.spec import MAX_STRETCH, PhantomSpec
+from cellseg3d_dist.phantoms.anatomy import SIDE, Scene, occupancy, outline, scene_of
+from cellseg3d_dist.phantoms.hashing import mix, normal, position_state, uniform
+from cellseg3d_dist.phantoms.spec import MAX_STRETCH, PhantomSpec
 
 _STRIDE = 32
 _MOST = 8

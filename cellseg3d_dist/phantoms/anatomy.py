@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from cellseg3d_dist.phantom.hashing import value_noise
-from cellseg3d_dist.phantom.spec import PhantomSpec
+from cellseg3d_dist.phantoms.hashing import value_noise
+from cellseg3d_dist.phantoms.spec import PhantomSpec
 
 SIDE = 0.45
 """Distance of a nucleus' place from its cell's centre, per axis, in spacings."""

@@ -1,0 +1,253 @@
+"""Smoothing, Otsu's threshold and foreground, lazily.
+
+Nothing smoothed is kept for a later step: extremes, histogram and mask each smooth again,
+which costs less than 4 bytes of memory for every voxel of the volume.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from dask.base import tokenize
+
+from cellseg3d_dist.arrays.sources import (
+    Array,
+    Image,
+    Key,
+    Reader,
+    Source,
+    Spacing,
+    lazy_array,
+    source_of,
+)
+from cellseg3d_dist.config import Length, make_config
+from cellseg3d_dist.errors import ConfigError, VolumeError
+from cellseg3d_dist.grid import Block
+from cellseg3d_dist.instances.filters import Crop, Sigma, gaussian, kernel_radius
+from cellseg3d_dist.instances.threshold import N_BINS, count_bins, otsu
+from cellseg3d_dist.instances.voronoi import crop_to
+
+Width = float | str | Sequence[float]
+"""Voxels, ``"3.2um"``, or voxels along (z, y, x)."""
+
+
+def smooth(
+    image: Image, sigma: Width, *, voxel_size: Sequence[float] | None = None, chunks: Any = None
+) -> Any:
+    """Gaussian smoothing; the bits do not depend on the chunks.
+
+    One task per block.
+
+    Parameters
+    ----------
+    image : dask array, Volume, path, Zarr array or ndarray, (z, y, x)
+        Real numbers. Floats are read as float32, and what is not finite as 0.
+    sigma : float, str or (float, float, float)
+        A number is voxels of the finest axis (of every axis where no voxel size is known);
+        ``"3.2um"`` micrometres; three numbers are voxels along z, y, x. 0 is none.
+    voxel_size : (z, y, x) in micrometres, optional
+        That of a stored image is known.
+    chunks : optional
+        As in :mod:`dask.array`; default are those of a dask array, and of a stored image
+        multiples of its own.
+
+    Returns
+    -------
+    dask.array.Array, float32
+        :func:`cellseg3d_dist.instances.filters.gaussian` of the whole image.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> smooth(da.ones((8, 8, 8), chunks=4), 1.5).compute().max().item()
+    1.0
+    """
+    source = source_of(image, voxel_size, chunks)
+    widths = widths_of("sigma", sigma, source.voxel_size)
+    name = f"smooth-{tokenize(source.token, widths)}"
+    tasks = {(name, *b.index): smoothing(source, b, widths, _itself) for b in source.cut.blocks()}
+    return lazy_array(name, tasks, source.collections, source.cut, np.float32)
+
+
+def otsu_threshold(
+    image: Image, sigma: Width, *, voxel_size: Sequence[float] | None = None, chunks: Any = None
+) -> Any:
+    """Otsu's threshold of the whole smoothed image; it does not depend on the chunks.
+
+    Two tasks per block: the extremes, then a histogram of 256 bins between them. A dask
+    array's chunks are kept in between, or computed twice; a stored image is read twice.
+
+    Parameters
+    ----------
+    image, sigma, voxel_size, chunks
+        As in :func:`smooth`.
+
+    Returns
+    -------
+    dask.array.Array, float32, ()
+        Foreground is above it. ``float(...)`` computes it, once for all.
+
+    Raises
+    ------
+    VolumeError
+        When computed, if the smoothed values are too large for float32.
+    """
+    source = source_of(image, voxel_size, chunks)
+    return threshold_of(source, widths_of("sigma", sigma, source.voxel_size))
+
+
+def foreground(
+    image: Image,
+    sigma: Width,
+    threshold: Any = "otsu",
+    *,
+    voxel_size: Sequence[float] | None = None,
+    chunks: Any = None,
+) -> Any:
+    """Where the smoothed image is above a threshold.
+
+    One task per block, and those of :func:`otsu_threshold`.
+
+    Parameters
+    ----------
+    image, sigma, voxel_size, chunks
+        As in :func:`smooth`.
+    threshold : 'otsu', float or dask array of no dimension
+
+    Returns
+    -------
+    dask.array.Array, bool
+    """
+    source = source_of(image, voxel_size, chunks)
+    widths = widths_of("sigma", sigma, source.voxel_size)
+    value, reads = threshold_argument(source, widths, threshold)
+    name = f"foreground-{tokenize(source.token, widths, value)}"
+    tasks = {
+        (name, *b.index): smoothing(source, b, widths, _is_above, value)
+        for b in source.cut.blocks()
+    }
+    return lazy_array(name, tasks, [*source.collections, *reads], source.cut, bool)
+
+
+def widths_of(option: str, width: Width, voxel_size: Spacing | None) -> Sigma:
+    """A width in voxels along z, y, x.
+
+    Raises
+    ------
+    ConfigError
+        If it is negative or not finite, or in micrometres of unknown voxels.
+    """
+    if not isinstance(width, str) and np.ndim(width) == 1:
+        widths = tuple(float(value) for value in np.asarray(width))
+        if len(widths) != 3 or not all(math.isfinite(value) and value >= 0 for value in widths):
+            raise ConfigError(f"{option} = {widths} must be one or three numbers of at least 0.")
+        return (widths[0], widths[1], widths[2])
+    length = make_config({"image": "<array>", "spot_sigma": width}).spot_sigma
+    return in_voxels(option, length, voxel_size)
+
+
+def in_voxels(option: str, length: Length, voxel_size: Spacing | None) -> Sigma:
+    """A length along each axis, where no voxel size is known only one in voxels."""
+    if length.in_micrometres and length.value and voxel_size is None:
+        raise ConfigError(
+            f"{option} = {length} needs voxel_size=(z, y, x) in micrometres, or give it in voxels."
+        )
+    return length.voxels(voxel_size or (1.0, 1.0, 1.0))
+
+
+def threshold_argument(source: Source, widths: Sigma, threshold: Any) -> tuple[Any, list[Any]]:
+    """What a task is given as threshold, a number or a key, and the collections it is from."""
+    if isinstance(threshold, str) and threshold == "otsu":
+        threshold = threshold_of(source, widths)
+    if hasattr(threshold, "__dask_graph__"):
+        if getattr(threshold, "shape", None) != ():
+            raise ConfigError("threshold must be 'otsu', a number or a dask array of no dimension.")
+        return (threshold.name,), [threshold]
+    value = make_config({"image": "<array>", "threshold": threshold}).threshold
+    return float(value), []
+
+
+def threshold_of(source: Source, widths: Sigma) -> Any:
+    """Otsu's threshold of a source smoothed by ``widths`` voxels."""
+    token = tokenize(source.token, widths)
+    name, limits = f"otsu-{token}", f"limits-{token}"
+    tasks: dict[Key, Any] = {}
+    extremes: list[Key] = []
+    counts: list[Key] = []
+    for block in source.cut.blocks():
+        extremes.append((f"extremes-{token}", *block.index))
+        tasks[extremes[-1]] = smoothing(source, block, widths, _extremes)
+        counts.append((f"counts-{token}", *block.index))
+        tasks[counts[-1]] = smoothing(source, block, widths, _counts, limits)
+    tasks[limits] = (_limits, extremes)
+    tasks[(name,)] = (_otsu, limits, counts)
+    return lazy_array(name, tasks, source.collections, None, np.float32)
+
+
+def smoothing(
+    source: Source, block: Block, widths: Sigma, then: Any, *given: Any
+) -> tuple[Any, ...]:
+    """A task that smooths one block and hands it on; ``given`` are values or keys for it."""
+    halo = kernel_radius(widths)
+    reader, keys = source.read(block.write_region, halo)
+    region = block.write_region.expand(halo, source.cut.shape)
+    smoother = Smoother(reader, widths, crop_to(region, block.write_region))
+    return (partial(_smoothed, smoother, then, len(given)), *given, *keys)
+
+
+@dataclass(frozen=True)
+class Smoother:
+    """Reads a region and returns the smoothed part of it that is wanted."""
+
+    reader: Reader
+    widths: Sigma
+    crop: Crop
+
+    def __call__(self, *pieces: Array) -> npt.NDArray[np.float32]:
+        return gaussian(self.reader(*pieces), self.widths, self.crop)
+
+
+def _smoothed(smoother: Smoother, then: Any, n_given: int, *arguments: Any) -> Any:
+    return then(smoother(*arguments[n_given:]), *arguments[:n_given])
+
+
+def _itself(smoothed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return smoothed
+
+
+def _is_above(smoothed: npt.NDArray[np.float32], threshold: Any) -> npt.NDArray[np.bool_]:
+    return smoothed > np.float32(threshold)
+
+
+def _extremes(smoothed: npt.NDArray[np.float32]) -> tuple[float, float]:
+    return float(smoothed.min()), float(smoothed.max())
+
+
+def _limits(extremes: list[tuple[float, float]]) -> tuple[float, float]:
+    low = min(low for low, _ in extremes)
+    high = max(high for _, high in extremes)
+    if not high - low <= float(np.finfo(np.float32).max):
+        raise VolumeError(
+            f"The smoothed image runs from {low:g} to {high:g}, too far for a histogram in float32. "
+            "Scale the image or give a threshold."
+        )
+    return low, high
+
+
+def _counts(
+    smoothed: npt.NDArray[np.float32], limits: tuple[float, float]
+) -> npt.NDArray[np.int64]:
+    low, high = limits
+    return count_bins(smoothed, low, high) if high > low else np.zeros(N_BINS, np.int64)
+
+
+def _otsu(
+    limits: tuple[float, float], counts: list[npt.NDArray[np.int64]]
+) -> npt.NDArray[np.float32]:
+    return np.asarray(otsu(np.sum(counts, axis=0), *limits), np.float32)

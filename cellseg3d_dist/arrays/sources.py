@@ -1,0 +1,260 @@
+"""What block tasks read: regions of a Dask array or of a stored volume.
+
+A block's halo is read in one place, :meth:`Source.read`. A stored volume is read by the
+block's task itself. Of a Dask array the task is given every chunk that meets its read
+region, whole::
+
+    chunks        |  A  |  B  |  C  |
+    block B           |<- read ->|         one task, given A, B and C
+
+so a neighbourhood costs one task per block, where ``map_overlap`` makes 24 to 41 (a slice
+for each neighbour and pieces to join them), and a halo may be larger than a chunk.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+
+from cellseg3d_dist.errors import ConfigError, VolumeError
+from cellseg3d_dist.grid import Block, Region, Triple
+from cellseg3d_dist.volumes import Volume, open_volume
+from cellseg3d_dist.volumes.storage import native
+
+Array = npt.NDArray[Any]
+Image = Any
+"""A dask array, a Volume, a path, a Zarr array or an ndarray."""
+Spacing = tuple[float, float, float]
+Reader = Callable[..., Array]
+Key = Hashable
+
+#: Voxels of a block of a stored volume where the caller names no chunks.
+AUTO_VOXELS = 1 << 23
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Chunks of a volume, of any sizes along each axis, as blocks."""
+
+    chunks: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def shape(self) -> Triple:
+        """Of the volume."""
+        z, y, x = (sum(axis) for axis in self.chunks)
+        return (z, y, x)
+
+    @property
+    def counts(self) -> Triple:
+        """Blocks along each axis."""
+        z, y, x = (len(axis) for axis in self.chunks)
+        return (z, y, x)
+
+    @cached_property
+    def bounds(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Where blocks begin along each axis, and the volume's end."""
+        return tuple(np.cumsum((0, *axis), dtype=np.int64) for axis in self.chunks)
+
+    def block(self, index: Triple) -> Block:
+        """The block at this index."""
+        return Block(self.number(index), index, self.region(index))
+
+    def region(self, index: Triple) -> Region:
+        """Voxels of the block at this index."""
+        z0, y0, x0 = (int(b[i]) for b, i in zip(self.bounds, index, strict=True))
+        z1, y1, x1 = (int(b[i + 1]) for b, i in zip(self.bounds, index, strict=True))
+        return Region((z0, y0, x0), (z1, y1, x1))
+
+    def number(self, index: Triple) -> int:
+        """Raveled number of the block at this index."""
+        return int(np.ravel_multi_index(index, self.counts))
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks by number."""
+        for z, y, x in itertools.product(*(range(n) for n in self.counts)):
+            yield self.block((z, y, x))
+
+    def overlapping(self, region: Region) -> Iterator[Triple]:
+        """Indices of the blocks that have a voxel in ``region``."""
+        ranges = (
+            range(int(np.searchsorted(b, start, "right")) - 1, int(np.searchsorted(b, stop)))
+            for b, start, stop in zip(self.bounds, region.start, region.stop, strict=True)
+        )
+        for z, y, x in itertools.product(*ranges):
+            yield (z, y, x)
+
+    def neighbours_after(self, block: Block, reach: int) -> Iterator[tuple[Triple, Triple]]:
+        """Offset and index of the neighbours of higher number, across up to ``reach`` axes."""
+        for offset in itertools.product((-1, 0, 1), repeat=3):
+            z, y, x = (i + o for i, o in zip(block.index, offset, strict=True))
+            inside = all(0 <= i < n for i, n in zip((z, y, x), self.counts, strict=True))
+            if inside and offset > (0, 0, 0) and sum(map(abs, offset)) <= reach:
+                yield offset, (z, y, x)
+
+    def owners(self, z: Array, y: Array, x: Array) -> npt.NDArray[np.int64]:
+        """Number of the block that holds each of these voxels."""
+        index = [
+            np.searchsorted(b, v, "right") - 1 for b, v in zip(self.bounds, (z, y, x), strict=True)
+        ]
+        return np.ravel_multi_index(tuple(index), self.counts).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _FromVolume:
+    volume: Volume
+    region: Region
+
+    def __call__(self) -> Array:
+        return usable(self.volume.read(self.region))
+
+
+@dataclass(frozen=True)
+class _FromChunks:
+    """Puts together a region of the chunks that meet it; ``places`` are their regions."""
+
+    region: Region
+    places: tuple[Region, ...]
+
+    def __call__(self, *chunks: Any) -> Array:
+        for chunk, place in zip(chunks, self.places, strict=True):
+            if chunk.shape != place.shape:
+                raise VolumeError(
+                    f"the chunk at voxel {place.start} has shape {chunk.shape}, its Dask array "
+                    f"says {place.shape}. Declare the chunks that are computed."
+                )
+        if self.places == (self.region,):
+            return usable(np.asarray(chunks[0]))
+        out = np.empty(self.region.shape, np.result_type(*chunks))
+        for chunk, place in zip(chunks, self.places, strict=True):
+            common = place.intersect(self.region)
+            out[common.within(self.region).slices] = chunk[common.within(place).slices]
+        return usable(out)
+
+
+def usable(image: Array) -> Array:
+    """In native byte order; floats as float32, where what is not finite becomes 0."""
+    image = native(image)
+    if image.dtype.kind != "f":
+        return image
+    finite = np.isfinite(image)
+    return image if finite.all() else np.where(finite, image, np.float32(0))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An image and its cut.
+
+    Attributes
+    ----------
+    token : str
+        Changes with what is read.
+    image : Volume or dask.array.Array
+    voxel_size : (z, y, x) in micrometres, or None where it is not known
+    """
+
+    cut: Cut
+    token: str
+    image: Any
+    dtype: np.dtype[Any]
+    voxel_size: Spacing | None
+
+    def read(self, region: Region, halo: Triple = (0, 0, 0)) -> tuple[Reader, list[Key]]:
+        """A function that returns ``region`` with its halo, and the keys of its arguments.
+
+        The halo is cut at the volume's faces, so that filters clamp nowhere else.
+        """
+        region = region.expand(halo, self.cut.shape)
+        if isinstance(self.image, Volume):
+            return _FromVolume(self.image, region), []
+        indices = list(self.cut.overlapping(region))
+        places = tuple(self.cut.region(index) for index in indices)
+        return _FromChunks(region, places), [(self.image.name, *index) for index in indices]
+
+    @property
+    def collections(self) -> list[Any]:
+        """Dask collections that the keys belong to."""
+        return [] if isinstance(self.image, Volume) else [self.image]
+
+
+def source_of(
+    image: Image, voxel_size: Sequence[float] | None = None, chunks: Any = None
+) -> Source:
+    """An image of any kind, checked.
+
+    Raises
+    ------
+    ConfigError
+        If it is not 3D, has no voxels, unknown chunk sizes or no real numbers.
+    VolumeError
+        If a stored image cannot be opened.
+    """
+    if isinstance(image, np.ndarray):
+        image = da.from_array(image, chunks=chunks or "auto")
+    elif not isinstance(image, da.Array | Volume):
+        image = open_volume(image, voxel_size=voxel_size)
+    if len(image.shape) != 3:
+        raise ConfigError(
+            f"an array of shape {image.shape} is not 3D. Give one channel as (z, y, x)."
+        )
+    if any(math.isnan(n) for n in image.shape):
+        raise ConfigError("the array's chunk sizes are unknown. Call compute_chunk_sizes() first.")
+    if 0 in image.shape:
+        raise ConfigError(f"an array of shape {image.shape} has no voxels.")
+    if image.dtype.kind not in "buif":
+        raise ConfigError(f"an array of {image.dtype} has no real numbers.")
+    if isinstance(image, Volume):
+        size = image.voxel_size if voxel_size is None else checked_spacing(voxel_size)
+        cut = Cut(_stored_chunks(image, chunks))
+        return Source(cut, tokenize(image.fingerprint(), cut.chunks), image, image.dtype, size)
+    size = None if voxel_size is None else checked_spacing(voxel_size)
+    if chunks is not None:
+        image = image.rechunk(chunks)
+    if any(0 in axis for axis in image.chunks):
+        image = image.rechunk(tuple(tuple(n for n in axis if n) for axis in image.chunks))
+    return Source(Cut(image.chunks), image.name, image, image.dtype, size)
+
+
+def checked_spacing(voxel_size: Sequence[float]) -> Spacing:
+    """Three positive numbers.
+
+    Raises
+    ------
+    ConfigError
+        If they are not.
+    """
+    sizes = tuple(float(value) for value in voxel_size)
+    if len(sizes) != 3 or not all(math.isfinite(value) and value > 0 for value in sizes):
+        raise ConfigError(
+            f"voxel_size {sizes} must be three numbers above 0, (z, y, x) in micrometres."
+        )
+    return (sizes[0], sizes[1], sizes[2])
+
+
+def _stored_chunks(volume: Volume, chunks: Any) -> Any:
+    found = da.core.normalize_chunks(
+        "auto" if chunks is None else chunks,
+        volume.shape,
+        limit=AUTO_VOXELS,
+        dtype=np.uint8,
+        previous_chunks=volume.chunk_shape,
+    )
+    return tuple(tuple(int(n) for n in axis) for axis in found)
+
+
+def lazy_array(
+    name: str, tasks: Mapping[Key, Any], reads: Sequence[Any], cut: Cut | None, dtype: Any
+) -> Any:
+    """Tasks as a dask array of this cut, or of no dimension; ``reads`` are collections."""
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=reads)
+    return da.Array(graph, name, chunks=cut.chunks if cut else (), dtype=dtype)

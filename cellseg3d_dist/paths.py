@@ -1,0 +1,31 @@
+"""Paths as users give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cellseg3d_dist.errors import BadInputError
+
+
+def absolute_path(given: str | Path) -> Path:
+    """The path, absolute and with ``~`` resolved; nothing is looked up on disk.
+
+    Raises
+    ------
+    BadInputError
+        If it is empty, holds a NUL, is not valid UTF-8 (reports and tables could not
+        name it), or names an unknown user's home.
+    """
+    text = str(given)
+    if not text or "\0" in text:
+        raise BadInputError(f"{text!r} is not a path.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadInputError(f"path {text!r} is not valid UTF-8. Rename it.") from None
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise BadInputError(f"path {text!r} cannot be resolved: {error}") from error
+    except OSError as error:
+        raise BadInputError(f"path {text!r} needs a working folder: {error.strerror}.") from error
