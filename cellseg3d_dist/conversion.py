@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellseg3d_dist.engine.production import check_destination, producing
+from cellseg3d_dist.engine.production import producing
 from cellseg3d_dist.engine.progress import Progress
 from cellseg3d_dist.engine.stages.convert import Convert
 from cellseg3d_dist.grid import Selection, Triple
+from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.volumes import open_volume
 from cellseg3d_dist.volumes.convert import create_conversion, plan_conversion
 
@@ -45,20 +46,24 @@ def convert(
     BadInputError
         If the source cannot be opened or the destination exists.
     """
-    destination = Path(dst).expanduser().absolute()
+    destination = absolute_path(dst)
     volume = open_volume(src, **options)
-    check_destination(destination)
     how: dict[str, Any] = {
         "block_shape": block_shape,
         "kind": "labels" if labels else "image",
         "format": ome_zarr,
     }
-    source = {"source": volume.fingerprint()}
+    decides = how | {"source": volume.fingerprint()}
     with producing(
-        destination, source, client=client, workers=workers, progress=progress
+        destination,
+        decides,
+        inputs=[str(src), volume.location],
+        client=client,
+        workers=workers,
+        progress=progress,
     ) as production:
         make = plan_conversion if destination.exists() else create_conversion
         conversion = make(volume, destination, **how)
         production.run(Convert(conversion), Selection.all(conversion.grid))
-        production.pyramid(conversion.image, source["source"])
+        production.pyramid(conversion.image, decides["source"])
     return destination

@@ -45,7 +45,7 @@ def from_volume(
     """
     source = source_of(volume, voxel_size, chunks)
     name = f"volume-{tokenize(source.token)}"
-    tasks = {}
+    tasks: dict[Any, Any] = {}
     for block in source.cut.blocks():
         reader, keys = source.read(block.write_region)
         tasks[(name, *block.index)] = (reader, *keys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -74,25 +73,22 @@ def measure(
     ([144], [288.0])
     """
     shown = None if image is None else source_of(image, voxel_size)
-    cells = source_of(labels, voxel_size if shown is None else shown.voxel_size or voxel_size)
+    cells = source_of(labels, voxel_size if shown is None else shown.voxel_size)
     if cells.dtype.kind not in "bui":
         raise ConfigError(f"labels of {cells.dtype} are not integers.")
     if shown is not None and shown.cut.shape != cells.cut.shape:
         raise ConfigError(
-            f"labels have shape {cells.cut.shape}, the image {shown.cut.shape}. Give the same shape."
+            f"labels have shape {cells.cut.shape}, the image {shown.cut.shape}. They must be equal."
         )
-    spacing = cells.voxel_size if shown is None else shown.voxel_size or cells.voxel_size
-    if spacing is None:
+    if cells.voxel_size is None:
         raise ConfigError("voxel_size is unknown. Give (z, y, x) in micrometres.")
-    return _table(cells, shown, spacing)
+    return _table(cells, shown, cells.voxel_size)
 
 
 def _table(cells: Source, shown: Source | None, spacing: Spacing) -> Any:
     token = tokenize(cells.token, shown.token if shown else None, spacing)
-    name, scale = f"cells-{token}", f"scale-{token}"
-    tasks: dict[Key, Any] = {scale: (_scale_of_none,)}
-    if shown is not None:
-        tasks |= _scale_tasks(shown, scale, token)
+    name = f"cells-{token}"
+    scale, tasks = (1.0, {}) if shown is None else _scale_of_image(shown, token)
     pieces: list[Key] = []
     for block in cells.cut.blocks():
         reader, keys = cells.read(block.write_region)
@@ -109,17 +105,19 @@ def _table(cells: Source, shown: Source | None, spacing: Spacing) -> Any:
     return Delayed(name, HighLevelGraph.from_collections(name, tasks, dependencies=reads))
 
 
-def _scale_tasks(shown: Source, scale: Key, token: str) -> dict[Key, Any]:
-    """The scale of the intensities: from their largest magnitude where they are not exact."""
+def _scale_of_image(shown: Source, token: str) -> tuple[Any, dict[Key, Any]]:
+    """The scale of the intensities, or its key where it takes tasks to know the largest."""
     if shown.dtype.kind in "bui" and shown.dtype.itemsize <= 4:
-        return {}
+        return 1.0, {}
+    scale = f"scale-{token}"
     tasks: dict[Key, Any] = {}
     largest: list[Key] = []
     for block in shown.cut.blocks():
         reader, keys = shown.read(block.write_region)
         largest.append((f"largest-{token}", *block.index))
         tasks[largest[-1]] = (partial(_largest, reader), *keys)
-    return tasks | {scale: (partial(_scale_of, shown.dtype), largest)}
+    tasks[scale] = (partial(_scale_of, shown.dtype), largest)
+    return scale, tasks
 
 
 def _geometry(cells: Source, shown: Source | None, spacing: Spacing) -> dict[str, Any]:
@@ -141,6 +139,7 @@ class Measure:
     start: Triple
 
     def __call__(self, scale: float, *pieces: Array) -> dict[str, npt.NDArray[Any]]:
+        """From the pieces of labels and image."""
         labels = self.labels(*pieces[: self.n_pieces])
         if labels.dtype.kind == "i" and labels.min() < 0:
             raise VolumeError(f"labels in the block at voxel {self.start} are negative.")
@@ -171,10 +170,6 @@ def _largest(reader: Reader, *pieces: Array) -> float:
 
 def _scale_of(dtype: np.dtype[Any], largest: list[float]) -> float:
     return intensity_scale(dtype, max(largest))
-
-
-def _scale_of_none() -> float:
-    return 1.0
 
 
 def _merged(

@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from dask.base import tokenize
+from pydantic import TypeAdapter, ValidationError
 
 from cellseg3d_dist.arrays.sources import (
-    Array,
     Image,
     Key,
     Reader,
@@ -26,7 +25,7 @@ from cellseg3d_dist.arrays.sources import (
     lazy_array,
     source_of,
 )
-from cellseg3d_dist.config import Length, make_config
+from cellseg3d_dist.config import CellVolume, Length, LengthText, make_config
 from cellseg3d_dist.errors import ConfigError, VolumeError
 from cellseg3d_dist.grid import Block
 from cellseg3d_dist.instances.filters import Crop, Sigma, gaussian, kernel_radius
@@ -35,6 +34,8 @@ from cellseg3d_dist.instances.voronoi import crop_to
 
 Width = float | str | Sequence[float]
 """Voxels, ``"3.2um"``, or voxels along (z, y, x)."""
+
+_LENGTH: TypeAdapter[Length] = TypeAdapter(LengthText)
 
 
 def smooth(
@@ -71,7 +72,9 @@ def smooth(
     source = source_of(image, voxel_size, chunks)
     widths = widths_of("sigma", sigma, source.voxel_size)
     name = f"smooth-{tokenize(source.token, widths)}"
-    tasks = {(name, *b.index): smoothing(source, b, widths, _itself) for b in source.cut.blocks()}
+    tasks: dict[Key, Any] = {
+        (name, *b.index): smoothing(source, b, widths, _itself) for b in source.cut.blocks()
+    }
     return lazy_array(name, tasks, source.collections, source.cut, np.float32)
 
 
@@ -128,7 +131,7 @@ def foreground(
     widths = widths_of("sigma", sigma, source.voxel_size)
     value, reads = threshold_argument(source, widths, threshold)
     name = f"foreground-{tokenize(source.token, widths, value)}"
-    tasks = {
+    tasks: dict[Key, Any] = {
         (name, *b.index): smoothing(source, b, widths, _is_above, value)
         for b in source.cut.blocks()
     }
@@ -148,17 +151,27 @@ def widths_of(option: str, width: Width, voxel_size: Spacing | None) -> Sigma:
         if len(widths) != 3 or not all(math.isfinite(value) and value >= 0 for value in widths):
             raise ConfigError(f"{option} = {widths} must be one or three numbers of at least 0.")
         return (widths[0], widths[1], widths[2])
-    length = make_config({"image": "<array>", "spot_sigma": width}).spot_sigma
-    return in_voxels(option, length, voxel_size)
+    try:
+        length = _LENGTH.validate_python(width)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{option} = {width!r}: {said}.") from None
+    return length.voxels(spacing_for(option, length, voxel_size))
 
 
-def in_voxels(option: str, length: Length, voxel_size: Spacing | None) -> Sigma:
-    """A length along each axis, where no voxel size is known only one in voxels."""
-    if length.in_micrometres and length.value and voxel_size is None:
+def spacing_for(option: str, given: Length | CellVolume, voxel_size: Spacing | None) -> Spacing:
+    """The voxel size that an option is converted with; any where it is in voxels already.
+
+    Raises
+    ------
+    ConfigError
+        If it is in micrometres and the voxel size is not known.
+    """
+    if given.in_micrometres and voxel_size is None:
         raise ConfigError(
-            f"{option} = {length} needs voxel_size=(z, y, x) in micrometres, or give it in voxels."
+            f"{option} = {given} needs voxel_size, (z, y, x) in micrometres; or give it in voxels."
         )
-    return length.voxels(voxel_size or (1.0, 1.0, 1.0))
+    return voxel_size or (1.0, 1.0, 1.0)
 
 
 def threshold_argument(source: Source, widths: Sigma, threshold: Any) -> tuple[Any, list[Any]]:
@@ -169,6 +182,8 @@ def threshold_argument(source: Source, widths: Sigma, threshold: Any) -> tuple[A
         if getattr(threshold, "shape", None) != ():
             raise ConfigError("threshold must be 'otsu', a number or a dask array of no dimension.")
         return (threshold.name,), [threshold]
+    if isinstance(threshold, np.generic | np.ndarray):
+        threshold = threshold.item()
     value = make_config({"image": "<array>", "threshold": threshold}).threshold
     return float(value), []
 
@@ -197,24 +212,26 @@ def smoothing(
     halo = kernel_radius(widths)
     reader, keys = source.read(block.write_region, halo)
     region = block.write_region.expand(halo, source.cut.shape)
-    smoother = Smoother(reader, widths, crop_to(region, block.write_region))
-    return (partial(_smoothed, smoother, then, len(given)), *given, *keys)
+    crop = crop_to(region, block.write_region)
+    return (Smoothing(reader, widths, crop, then, len(given)), *given, *keys)
 
 
 @dataclass(frozen=True)
-class Smoother:
-    """Reads a region and returns the smoothed part of it that is wanted."""
+class Smoothing:
+    """Smooths what is wanted of a region and returns ``then(smoothed, *given)``."""
 
     reader: Reader
     widths: Sigma
     crop: Crop
+    then: Any
+    n_given: int
 
-    def __call__(self, *pieces: Array) -> npt.NDArray[np.float32]:
-        return gaussian(self.reader(*pieces), self.widths, self.crop)
-
-
-def _smoothed(smoother: Smoother, then: Any, n_given: int, *arguments: Any) -> Any:
-    return then(smoother(*arguments[n_given:]), *arguments[:n_given])
+    def __call__(self, *arguments: Any) -> Any:
+        """From the arguments of ``then``, and the region's pieces."""
+        image = self.reader(*arguments[self.n_given :])
+        smoothed = gaussian(image, self.widths, self.crop)
+        del image
+        return self.then(smoothed, *arguments[: self.n_given])
 
 
 def _itself(smoothed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -234,7 +251,7 @@ def _limits(extremes: list[tuple[float, float]]) -> tuple[float, float]:
     high = max(high for _, high in extremes)
     if not high - low <= float(np.finfo(np.float32).max):
         raise VolumeError(
-            f"The smoothed image runs from {low:g} to {high:g}, too far for a histogram in float32. "
+            f"The smoothed image runs from {low:g} to {high:g}, too far for a float32 histogram. "
             "Scale the image or give a threshold."
         )
     return low, high

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from dask.base import tokenize
 
-from cellseg3d_dist.arrays.filtering import Width, in_voxels, threshold_argument, widths_of
+from cellseg3d_dist.arrays.filtering import Width, spacing_for, threshold_argument, widths_of
 from cellseg3d_dist.arrays.settling import Front, front_of, settle
 from cellseg3d_dist.arrays.sources import (
     Array,
@@ -34,7 +34,7 @@ from cellseg3d_dist.arrays.sources import (
     source_of,
 )
 from cellseg3d_dist.config import CellVolume, SegmentConfig, make_config
-from cellseg3d_dist.errors import ConfigError, VolumeError
+from cellseg3d_dist.errors import VolumeError
 from cellseg3d_dist.grid import Block, Region, Triple
 from cellseg3d_dist.instances.components import REACH, components, names_of_first_voxels
 from cellseg3d_dist.instances.spots import position_of_seeds
@@ -183,11 +183,7 @@ def label(
 
 def _volume_limits(config: SegmentConfig, source: Source) -> tuple[int | None, int | None]:
     def voxels(option: str, volume: CellVolume) -> float:
-        if volume.in_micrometres and source.voxel_size is None:
-            raise ConfigError(
-                f"{option} = {volume} needs voxel_size=(z, y, x) in micrometres, or give it in voxels."
-            )
-        return volume.voxels(source.voxel_size or (1.0, 1.0, 1.0))
+        return volume.voxels(spacing_for(option, volume, source.voxel_size))
 
     low, high = config.min_volume, config.max_volume
     return (
@@ -243,6 +239,7 @@ class Flood:
     halo: Triple
 
     def __call__(self, threshold: Any, *pieces: Array) -> tuple[Runs, Record]:
+        """From the threshold and the image's pieces."""
         region = self.block.write_region
         around = region.expand((1, 1, 1), self.shape)
         flood_region = region.expand(self.halo, self.shape)
@@ -271,6 +268,7 @@ class Components:
     reach: int
 
     def __call__(self, threshold: Any, *pieces: Array) -> tuple[Runs, Record]:
+        """From the threshold and the image's pieces."""
         region = self.block.write_region
         spec = replace(self.spec, threshold=float(threshold))
         read_region = region.expand(spec.filter_halo, self.shape)
@@ -333,7 +331,8 @@ def _merge(cut: Cut, limits: tuple[int | None, int | None], records: list[Record
 
 def _edges(number: int, offsets: Indices, record: Record) -> Indices:
     pairs = np.empty((0, 3), np.int64) if record.pairs is None else record.pairs
-    return np.stack((offsets[number] + pairs[:, 0] - 1, offsets[pairs[:, 1]] + pairs[:, 2] - 1), 1)
+    own, other = offsets[number] + pairs[:, 0] - 1, offsets[pairs[:, 1]] + pairs[:, 2] - 1
+    return np.stack((own, other), 1).astype(np.int64)
 
 
 def _add_open(

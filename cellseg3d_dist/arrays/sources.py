@@ -18,7 +18,6 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -87,16 +86,16 @@ class Cut:
 
     def overlapping(self, region: Region) -> Iterator[Triple]:
         """Indices of the blocks that have a voxel in ``region``."""
-        ranges = (
+        z, y, x = (
             range(int(np.searchsorted(b, start, "right")) - 1, int(np.searchsorted(b, stop)))
             for b, start, stop in zip(self.bounds, region.start, region.stop, strict=True)
         )
-        for z, y, x in itertools.product(*ranges):
-            yield (z, y, x)
+        return itertools.product(z, y, x)
 
     def neighbours_after(self, block: Block, reach: int) -> Iterator[tuple[Triple, Triple]]:
         """Offset and index of the neighbours of higher number, across up to ``reach`` axes."""
-        for offset in itertools.product((-1, 0, 1), repeat=3):
+        for a, b, c in itertools.product((-1, 0, 1), repeat=3):
+            offset = (a, b, c)
             z, y, x = (i + o for i, o in zip(block.index, offset, strict=True))
             inside = all(0 <= i < n for i, n in zip((z, y, x), self.counts, strict=True))
             if inside and offset > (0, 0, 0) and sum(map(abs, offset)) <= reach:
@@ -213,11 +212,11 @@ def source_of(
         raise ConfigError(f"an array of shape {image.shape} has no voxels.")
     if image.dtype.kind not in "buif":
         raise ConfigError(f"an array of {image.dtype} has no real numbers.")
-    if isinstance(image, Volume):
-        size = image.voxel_size if voxel_size is None else checked_spacing(voxel_size)
-        cut = Cut(_stored_chunks(image, chunks))
-        return Source(cut, tokenize(image.fingerprint(), cut.chunks), image, image.dtype, size)
     size = None if voxel_size is None else checked_spacing(voxel_size)
+    if isinstance(image, Volume):
+        cut = Cut(_stored_chunks(image, chunks))
+        token = tokenize(image.fingerprint(), cut.chunks)
+        return Source(cut, token, image, image.dtype, size or image.voxel_size)
     if chunks is not None:
         image = image.rechunk(chunks)
     if any(0 in axis for axis in image.chunks):

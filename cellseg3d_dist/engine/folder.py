@@ -15,23 +15,39 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cellseg3d_dist.errors import EnvironmentFailedError, OutputError
+from cellseg3d_dist.paths import absolute_path
 
 PROGRAM = "cellseg3d_dist"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run and its status file."""
+    """Paths of a run and its status file.
+
+    Attributes
+    ----------
+    same_command : bool
+        Whether an interrupted run goes on when its command is given again, not by resume.
+    """
 
     path: Path
+    same_command: bool = False
+
+    @property
+    def go_on(self) -> str:
+        """How a user goes on after an interruption, to end a sentence with."""
+        if self.same_command:
+            return "give the same command again"
+        return f"resume with: cellseg3d-dist resume {shlex.quote(str(self.path))}"
 
     @property
     def config(self) -> Path:
@@ -83,12 +99,14 @@ class RunFolder:
             ) from error
         if not isinstance(content, dict) or content.get("program") != PROGRAM:
             raise OutputError(f"{self.path} is not the output of a run of {PROGRAM}.")
+        if not isinstance(content.get("status"), str):
+            raise OutputError(f"{self.status_file} has no status; it was edited. Start anew.")
         return content
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace ``run.json``, whole or not at all."""
         partial = self.status_file.with_name("run.json.partial")
-        with naming_disk_errors(self.path):
+        with naming_disk_errors(self):
             partial.write_text(json.dumps({"program": PROGRAM, **status}, indent=1) + "\n")
             partial.replace(self.status_file)
 
@@ -105,7 +123,7 @@ class RunFolder:
         EnvironmentFailedError
             If another driver is at work on it.
         """
-        with naming_disk_errors(self.path):
+        with naming_disk_errors(self):
             file = (self.path / ".lock").open("a+")
         with file:
             try:
@@ -114,7 +132,7 @@ class RunFolder:
                 file.seek(0)
                 raise EnvironmentFailedError(
                     f"{self.path} is in use by another run ({file.read().strip() or 'unknown'}). "
-                    f"Wait for it to end, or stop it and resume."
+                    f"Wait for it to end, or stop it and go on."
                 ) from error
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -123,72 +141,126 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def naming_disk_errors(path: Path) -> Iterator[None]:
+def naming_disk_errors(folder: RunFolder) -> Iterator[None]:
     """Turn an error of the disk into one line that names the path and how to go on."""
     try:
         yield
     except OSError as error:
         raise EnvironmentFailedError(
-            f"{error.filename or path}: {error.strerror or error}. Free space or fix access, "
-            f"then resume with: cellseg3d-dist resume {path}"
+            f"{error.filename or folder.path}: {error.strerror or error}. Free space or fix "
+            f"access, then {folder.go_on}"
         ) from error
 
 
-def check_new_output(out: Path, inputs: list[str], overwrite: bool) -> None:
+def check_new_output(out: Path, inputs: Iterable[str], overwrite: bool) -> None:
     """Refuse an output folder that must not be created or replaced; nothing is changed.
 
     Raises
     ------
     OutputError
         If it exists (unless it is an earlier run and ``overwrite``), lies in, around or on
-        an input, or is a link, a mount point, the home or the working folder.
+        an input, or is a link, a mount point, or is or holds the home or working folder.
     """
-    real = out.resolve()
-    for text in inputs:
-        if "://" in text:
-            continue
-        given = Path(text).resolve()
-        if real == given or given in real.parents or real in given.parents:
-            relation = "is" if real == given else "lies in" if given in real.parents else "holds"
-            raise OutputError(f"output {out} {relation} the input {text}. Choose another folder.")
-    if not out.exists() and not out.is_symlink():
-        ancestor = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    with _naming_lookups(out):
+        check_apart(out, inputs)
+        if not out.exists() and not out.is_symlink():
+            check_creatable(out)
+            return
+        _check_replaceable(out)
+        if not any(out.iterdir()):
+            return
+        _check_ours(out)
+    if not overwrite:
+        raise OutputError(
+            f"output {out} exists. To go on with it, {RunFolder(out).go_on}; "
+            f"--overwrite replaces it."
+        )
+
+
+@contextlib.contextmanager
+def _naming_lookups(out: Path) -> Iterator[None]:
+    try:
+        yield
+    # a loop of links is a RuntimeError
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"output {out} cannot be used: {_short(error)}.") from error
+
+
+def check_apart(out: Path, inputs: Iterable[str]) -> None:
+    """Refuse an output that is, lies in or holds an input.
+
+    Raises
+    ------
+    OutputError
+        With both.
+    """
+    with _naming_lookups(out):
+        real = out.resolve()
+        for text in inputs:
+            if "://" in text:
+                continue
+            given = absolute_path(text).resolve()
+            if real == given or given in real.parents or real in given.parents:
+                how = "is" if real == given else "lies in" if given in real.parents else "holds"
+                raise OutputError(f"output {out} {how} the input {text}. Choose another folder.")
+
+
+def check_creatable(out: Path) -> None:
+    """Refuse a path, of which nothing exists yet, that cannot be made.
+
+    Raises
+    ------
+    OutputError
+        With the parent that is in the way.
+    """
+    with _naming_lookups(out):
+        name_limit = 255
+        if len(os.fsencode(out.name)) > name_limit:
+            raise OutputError(f"output {out} has a name of over {name_limit} bytes. Shorten it.")
+        ancestor = next(parent for parent in out.absolute().parents if parent.exists())
         if not ancestor.is_dir():
             raise OutputError(f"output {out} cannot be created: {ancestor} is a file.")
-        if not os.access(ancestor, os.W_OK):
+        if not os.access(ancestor, os.W_OK | os.X_OK):
             raise OutputError(f"output {out} cannot be created: {ancestor} is not writable.")
-        return
+
+
+def _check_replaceable(out: Path) -> None:
     if out.is_symlink():
         raise OutputError(f"output {out} is a link. Give the folder it points to, or another.")
     if not out.is_dir():
         raise OutputError(f"output {out} exists and is a file. Choose another folder.")
-    if os.path.ismount(real) or real in {Path("/"), Path.home().resolve(), Path.cwd().resolve()}:
-        raise OutputError(f"output {out} is a mount point, the home or the working folder.")
-    if not any(out.iterdir()):
-        return
+    real = out.resolve()
+    if os.path.ismount(real):
+        raise OutputError(f"output {out} is a mount point. Choose a folder in it.")
+    for name, folder in (("home", Path.home()), ("working", Path.cwd())):
+        if real == folder.resolve() or real in folder.resolve().parents:
+            raise OutputError(f"output {out} is or holds the {name} folder. Choose another.")
+
+
+def _check_ours(out: Path) -> None:
     try:
         RunFolder(out).status()
     except OutputError:
         raise OutputError(
             f"output {out} is not empty and not the output of an earlier run. Choose another."
         ) from None
-    if not overwrite:
-        raise OutputError(
-            f"output {out} exists. Use 'cellseg3d-dist resume {out}' to go on with it, "
-            f"or --overwrite to replace it."
-        )
 
 
-def create_output(out: Path, overwrite: bool) -> RunFolder:
-    """Make the folder, replacing an earlier run where that was checked and asked for."""
+def create_output(out: Path, overwrite: bool, status: dict[str, Any]) -> RunFolder:
+    """Make the folder, replacing an earlier run where that was checked and asked for.
+
+    ``run.json`` is its first file, so that a folder left by a kill is known as ours.
+    """
     folder = RunFolder(out.absolute())
-    with naming_disk_errors(out):
+    with naming_disk_errors(folder):
         if overwrite and folder.status_file.exists():
             folder.status()
             with folder.locked():
                 shutil.rmtree(out)
-        for path in (folder.path, folder.logs, folder.work, folder.path / "journal"):
-            path.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.write_status(status)
+        for path in (folder.logs, folder.work, folder.path / "journal"):
+            path.mkdir(exist_ok=True)
     return folder
 
 

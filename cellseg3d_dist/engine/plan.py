@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.engine import memory
 from cellseg3d_dist.engine.clusters import default_memory_limit, default_workers
 from cellseg3d_dist.engine.memory import BlockMemory
-from cellseg3d_dist.errors import EnvironmentFailedError, MemoryLimitError
-from cellseg3d_dist.grid import BlockGrid, Triple, ceil_div
+from cellseg3d_dist.errors import ConfigError, EnvironmentFailedError, MemoryLimitError
+from cellseg3d_dist.grid import BlockGrid, Region, Triple, ceil_div
 from cellseg3d_dist.instances.filters import Sigma, kernel_radius
 from cellseg3d_dist.instances.voronoi import VoronoiSpec
 from cellseg3d_dist.volumes import Volume
@@ -21,6 +23,10 @@ from cellseg3d_dist.volumes import Volume
 BLOCK_SIDES = (256, 192, 128, 64)
 #: Share of a worker's limit that a block may be projected to use.
 SHARE = 0.8
+#: Most blocks of a run; each costs the driver a few bytes.
+MAX_BLOCKS = 20_000_000
+#: Chunks that a worker decodes at a time, see `volumes.limit_threads`.
+CHUNKS_IN_FLIGHT = 4
 #: Mvoxel/s of one core for a whole run, measured on light-sheet data; for the estimate only.
 MVOXELS_PER_CORE_SECOND = 3.0
 
@@ -76,6 +82,20 @@ class Plan:
         """As JSON."""
         return asdict(self)
 
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        blocks = "1 block" if self.n_blocks == 1 else f"{self.n_blocks} blocks"
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        volume = f"a volume of {_by(self.shape)}"
+        yield f"{blocks} of {_by(self.block_shape)} voxels in {volume}, {workers}"
+        yield f"about {_duration(self.hours)}, up to {self.disk_bytes / 1e9:.2f} GB on disk"
+        yield f"memory per worker, limit {self.memory_limit / 2**30:.2f} GiB:"
+        for stage in self.stages:
+            yield (
+                f"  {stage.stage:<10} {stage.n_bytes / 2**30:.2f} GiB, "
+                f"reads {_by(stage.read_region)} voxels"
+            )
+
 
 def make_plan(config: SegmentConfig, volume: Volume) -> Plan:
     """Plan a run and check its memory.
@@ -88,6 +108,12 @@ def make_plan(config: SegmentConfig, volume: Volume) -> Plan:
     workers = 1 if config.executor == "serial" else config.workers or default_workers()
     limit = config.memory_limit or default_memory_limit(workers)
     if config.block_shape is not None:
+        n_blocks = BlockGrid(volume.shape, config.block_shape).n_blocks
+        if n_blocks > MAX_BLOCKS:
+            raise ConfigError(
+                f"block_shape {config.block_shape} cuts the volume of {volume.shape} into "
+                f"{n_blocks} blocks, over the limit of {MAX_BLOCKS}. Use larger blocks."
+            )
         plan = _plan_for(config, volume, config.block_shape, workers, limit)
         if plan.peak.n_bytes > limit * SHARE:
             raise MemoryLimitError(_over_limit(plan, config, volume))
@@ -119,6 +145,16 @@ def check_disk(plan: Plan, out: Path) -> None:
         )
 
 
+def _by(shape: Triple) -> str:
+    return "x".join(map(str, shape))
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return "1 minute"
+    return f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:.0f} hours"
+
+
 def _block_of(side: int, shape: Triple) -> Triple:
     z, y, x = (min(side, max(1, ceil_div(n, 64)) * 64) for n in shape)
     return (z, y, x)
@@ -148,6 +184,7 @@ def _plan_for(
     else:
         stages.append(memory.components("label", grid, radius, itemsize))
     stages.append(memory.relabelling(grid, itemsize, len(volume.channels)))
+    stages = [_with_decoding(stage, volume) for stage in stages]
     stages.append(memory.pyramid(grid))
     voxels = volume.shape[0] * volume.shape[1] * volume.shape[2]
     # fragments and labels compress at least fivefold in practice; a raw copy is not made
@@ -170,6 +207,17 @@ def _plan_for(
     )
 
 
+def _with_decoding(stage: BlockMemory, volume: Volume) -> BlockMemory:
+    """With the stored chunks that are decoded while a block is read: whole ones, whatever part."""
+    chunk = Region.whole(volume.chunk_shape).size * volume.dtype.itemsize
+    read = Region.whole(stage.read_region)
+    touched = prod(
+        1 + ceil_div(n - 1, c) for n, c in zip(read.shape, volume.chunk_shape, strict=True) if n
+    )
+    reading = read.size * volume.dtype.itemsize + min(touched, CHUNKS_IN_FLIGHT) * chunk
+    return replace(stage, n_bytes=max(stage.n_bytes, memory.WORKER_BYTES + reading))
+
+
 def _over_limit(plan: Plan, config: SegmentConfig, volume: Volume) -> str:
     need, limit = plan.peak.n_bytes, plan.memory_limit
     region = "x".join(map(str, plan.peak.read_region))
@@ -183,4 +231,7 @@ def _over_limit(plan: Plan, config: SegmentConfig, volume: Volume) -> str:
         fitting = _plan_for(config, volume, smaller, plan.workers, limit)
         if fitting.peak.n_bytes <= limit * SHARE:
             return f"{text} Use --block-shape {','.join(map(str, smaller))} or fewer workers."
-    return f"{text} Use fewer workers or a larger memory_limit."
+    return (
+        f"{text} Use fewer workers, a larger memory_limit, or smaller stored chunks than "
+        f"{volume.chunk_shape}."
+    )

@@ -6,8 +6,9 @@ The journals lie beside the destination in ``<name>.progress`` until everything 
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,12 @@ from distributed import Client
 
 from cellseg3d_dist.engine.clusters import connect, default_memory_limit, default_workers
 from cellseg3d_dist.engine.executors import DaskExecutor
-from cellseg3d_dist.engine.folder import RunFolder, naming_disk_errors
+from cellseg3d_dist.engine.folder import (
+    RunFolder,
+    check_apart,
+    check_creatable,
+    naming_disk_errors,
+)
 from cellseg3d_dist.engine.logs import WorkerLog
 from cellseg3d_dist.engine.progress import NoProgress, Progress
 from cellseg3d_dist.engine.runner import Runner
@@ -61,21 +67,31 @@ class Production:
             self.run(stage, Selection.all(image.levels[level].grid))
 
 
-def check_destination(destination: Path) -> Path:
-    """Where the journals of a destination lie.
+def check_destination(
+    destination: Path, decides: BlockRecord, inputs: Iterable[str] = ()
+) -> RunFolder:
+    """The folder of a destination's journals; nothing is created.
 
     Raises
     ------
     OutputError
-        If the destination exists and is not one whose making was interrupted.
+        If the destination exists and is not one whose making with the same options was
+        interrupted, or cannot be created, or is, lies in or holds an input.
     """
-    progress = destination.with_name(destination.name + ".progress")
-    if destination.exists() and not progress.exists():
-        raise OutputError(f"{destination} exists. Choose another name or remove it.")
-    parent = next(p for p in destination.absolute().parents if p.exists())
-    if not parent.is_dir():
-        raise OutputError(f"{destination} cannot be created: {parent} is a file.")
-    return progress
+    check_apart(destination, inputs)
+    folder = RunFolder(destination.with_name(destination.name + ".progress"), same_command=True)
+    check_creatable(folder.path)
+    exists = destination.exists() or destination.is_symlink()
+    if exists and not folder.path.exists():
+        raise OutputError(f"output {destination} exists. Choose another name or remove it.")
+    if folder.path.exists():
+        begun = folder.status().get("decides")
+        if begun != json.loads(json.dumps(decides)):
+            raise OutputError(
+                f"output {destination} was begun with other options or another source. Remove "
+                f"it and {folder.path}, or choose another name."
+            )
+    return folder
 
 
 @contextlib.contextmanager
@@ -83,15 +99,31 @@ def producing(
     destination: Path,
     decides: BlockRecord,
     *,
+    inputs: Iterable[str] = (),
     client: Client | None = None,
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Production]:
-    """Make ``destination`` on a cluster; its journals go when it is whole."""
-    folder = RunFolder(check_destination(destination))
+    """Make ``destination`` on a cluster; its journals go when it is whole.
+
+    Parameters
+    ----------
+    decides : dict
+        Everything that decides the result, JSON-able.
+    inputs : paths or URLs
+        That the destination must be apart from.
+
+    Raises
+    ------
+    OutputError
+        As :func:`check_destination`.
+    """
+    folder = check_destination(destination, decides, inputs)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(naming_disk_errors(destination))
+        stack.enter_context(naming_disk_errors(folder))
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.write_status({"status": "running", "decides": decides})
         folder.logs.mkdir(parents=True, exist_ok=True)
         stack.enter_context(folder.locked())
         count = workers or default_workers()

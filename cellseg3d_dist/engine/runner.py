@@ -22,9 +22,10 @@ log = logging.getLogger(__name__)
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop; what was in flight is noted."""
 
-    def __init__(self, signal_number: int) -> None:
+    def __init__(self, signal_number: int, go_on: str = "") -> None:
         super().__init__(f"stopped by signal {signal_number}")
         self.signal_number = signal_number
+        self.go_on = go_on
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Runner:
         """
         decides = self.header | stage.decides()
         with (
-            naming_disk_errors(self.folder.path),
+            naming_disk_errors(self.folder),
             Journal(self.folder.journal(stage.name), stage.name, decides) as journal,
         ):
             if self.verify and journal.done:
@@ -106,7 +107,7 @@ class Runner:
                 self.summaries.append(summary)
                 self.progress.finish()
             if self.stop_signal is not None:
-                raise Interrupted(self.stop_signal)
+                raise Interrupted(self.stop_signal, self.folder.go_on)
         wanted = set(selection.numbers.tolist())
         return (record for record in journal.records() if record["block"] in wanted)
 
@@ -118,7 +119,7 @@ class Runner:
             if outcome.environment:
                 raise EnvironmentFailedError(
                     f"{outcome.block} of {stage.name}: {outcome.error} "
-                    f"When mended: cellseg3d-dist resume {self.folder.path}"
+                    f"When mended, {self.folder.go_on}"
                 )
             self.failed[outcome.block.number] = (outcome.block, stage.name, outcome.error)
             return

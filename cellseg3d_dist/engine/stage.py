@@ -6,10 +6,13 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from cellseg3d_dist.errors import CellSegError, EnvironmentFailedError
 from cellseg3d_dist.grid import Block
+
+_PROC_STATUS = Path("/proc/self/status")
 
 #: A small JSON-able answer of a stage for one block; large arrays go to disk.
 BlockRecord = dict[str, Any]
@@ -101,5 +104,13 @@ def run_block(stage: Stage, block: Block) -> BlockRecord:
 
 def peak_rss() -> int:
     """Largest resident memory this process has had, in bytes."""
+    try:
+        # getrusage would count what the parent held when it forked
+        with _PROC_STATUS.open() as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

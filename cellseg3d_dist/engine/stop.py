@@ -23,7 +23,7 @@ def stopping_on_signals(runner: Runner) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if runner.stop_signal is not None:
-            raise Interrupted(number)
+            raise Interrupted(number, runner.folder.go_on)
         runner.progress.say("stopping: blocks in flight are finished and noted ...")
         runner.request_stop(number)
 

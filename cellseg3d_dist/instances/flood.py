@@ -54,109 +54,136 @@ def flood(
         Step at which the label came, 0 at seeds, ``UNREACHED`` where none did.
     """
     faces = np.array(ring, np.uint8)
-    labels, arrival = _flood(mask, seeds, faces)
-    return labels, arrival
+    state, arrival, early = _seeded(mask, seeds, faces)
+    sources = np.concatenate((_padded_index(seeds, mask.shape), early))
+    queue = np.empty(int(np.count_nonzero(mask)), np.int64)
+    _grow(state, arrival, sources, queue)
+    labels = _unpadded(state)
+    del state, queue
+    return labels, _unpadded(arrival)
+
+
+def _padded_index(voxels: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Raveled indices in an array with one voxel more on each side."""
+    z, y, x = np.unravel_index(voxels, shape)
+    padded = (shape[0] + 2, shape[1] + 2, shape[2] + 2)
+    return np.ravel_multi_index((z + 1, y + 1, x + 1), padded).astype(np.int64)
 
 
 @numba.njit(cache=True, nogil=True)
-def _append(queue, n, value):  # type: ignore[no-untyped-def]
-    if n == queue.size:
-        queue = np.concatenate((queue, np.empty_like(queue)))
-    queue[n] = value
-    return queue
+def _unpadded(array):  # type: ignore[no-untyped-def]
+    """The array without its outermost voxels; what is below 0 (outside the mask) is 0."""
+    nz, ny, nx = array.shape
+    inner = np.empty((nz - 2, ny - 2, nx - 2), array.dtype)
+    for z in range(nz - 2):
+        for y in range(ny - 2):
+            for x in range(nx - 2):
+                inner[z, y, x] = max(array[z + 1, y + 1, x + 1], array.dtype.type(0))
+    return inner
 
 
 @numba.njit(cache=True, nogil=True)
-def _offer(mask, labels, arrival, z, y, x, label, step, queue, n):  # type: ignore[no-untyped-def]
-    """Offer a label to a voxel at this step; the voxel joins the queue when first taken."""
-    if mask[z, y, x] == 0:
-        return queue, n
-    if arrival[z, y, x] == step:
-        labels[z, y, x] = max(labels[z, y, x], label)
-    elif labels[z, y, x] == 0:
-        labels[z, y, x] = label
-        arrival[z, y, x] = step
-        ny, nx = mask.shape[1], mask.shape[2]
-        queue = _append(queue, n, (z * ny + y) * nx + x)
-        n += 1
-    return queue, n
+def _seeded(mask, seeds, faces):  # type: ignore[no-untyped-def]
+    """State and arrival, padded by one voxel: -1 outside the mask, 0 empty, else a label.
 
-
-@numba.njit(cache=True, nogil=True)
-def _spread(mask, labels, arrival, voxel, step, box, queue, n):  # type: ignore[no-untyped-def]
-    """Offer a voxel's label to its box or diamond neighbours."""
+    The unknown is there at step 0 beyond the given faces; the voxels it takes at step 1 are
+    taken here and returned, by raveled index.
+    """
     nz, ny, nx = mask.shape
-    z = voxel // (ny * nx)
-    y = voxel // nx % ny
-    x = voxel % nx
-    label = labels[z, y, x]
-    for dz in range(-1, 2):
-        for dy in range(-1, 2):
-            for dx in range(-1, 2):
-                if not box and abs(dz) + abs(dy) + abs(dx) != 1:
-                    continue
-                zz, yy, xx = z + dz, y + dy, x + dx
-                if zz < 0 or yy < 0 or xx < 0 or zz >= nz or yy >= ny or xx >= nx:
-                    continue
-                queue, n = _offer(mask, labels, arrival, zz, yy, xx, label, step, queue, n)
-    return queue, n
-
-
-@numba.njit(cache=True, nogil=True)
-def _flood_faces(mask, labels, arrival, faces, unknown, queue, n):  # type: ignore[no-untyped-def]
-    """Step 1: the unknown ring at step 0 takes every still empty voxel on those faces."""
-    nz, ny, nx = mask.shape
+    state = np.full((nz + 2, ny + 2, nx + 2), -1, np.int32)
+    arrival = np.full((nz + 2, ny + 2, nx + 2), UNREACHED, np.int32)
+    unknown = np.int32(seeds.size + 1)
+    early = np.empty(2 * (nz * ny + ny * nx + nz * nx), np.int64)
+    n_early = 0
+    for i in range(seeds.size):
+        z = seeds[i] // (ny * nx) + 1
+        y = seeds[i] // nx % ny + 1
+        x = seeds[i] % nx + 1
+        state[z, y, x] = i + 1
+        arrival[z, y, x] = 0
     for z in range(nz):
         on_z = (z == 0 and faces[0, 0]) or (z == nz - 1 and faces[0, 1])
         for y in range(ny):
             on_y = (y == 0 and faces[1, 0]) or (y == ny - 1 and faces[1, 1])
-            if on_z or on_y:
-                for x in range(nx):
-                    queue, n = _offer(mask, labels, arrival, z, y, x, unknown, 1, queue, n)
-                continue
-            if faces[2, 0]:
-                queue, n = _offer(mask, labels, arrival, z, y, 0, unknown, 1, queue, n)
-            if faces[2, 1]:
-                queue, n = _offer(mask, labels, arrival, z, y, nx - 1, unknown, 1, queue, n)
-    return queue, n
+            for x in range(nx):
+                if mask[z, y, x] == 0 or state[z + 1, y + 1, x + 1] > 0:
+                    continue
+                state[z + 1, y + 1, x + 1] = 0
+                on_x = (x == 0 and faces[2, 0]) or (x == nx - 1 and faces[2, 1])
+                if on_z or on_y or on_x:
+                    state[z + 1, y + 1, x + 1] = unknown
+                    arrival[z + 1, y + 1, x + 1] = 1
+                    early[n_early] = ((z + 1) * (ny + 2) + y + 1) * (nx + 2) + x + 1
+                    n_early += 1
+    return state, arrival, early[:n_early].copy()
 
 
 @numba.njit(cache=True, nogil=True)
-def _flood(mask, seeds, faces):  # type: ignore[no-untyped-def]
-    nz, ny, nx = mask.shape
-    labels = np.zeros((nz, ny, nx), np.int32)
-    arrival = np.full((nz, ny, nx), UNREACHED, np.int32)
-    flat_labels = labels.reshape(-1)
-    flat_arrival = arrival.reshape(-1)
-    unknown = np.int32(seeds.size + 1)
-    older = np.empty(1024, np.int64)  # came at the step before last
-    newer = np.empty(max(1024, seeds.size), np.int64)  # came at the last step
-    fresh = np.empty(1024, np.int64)
-    n_older, n_newer = 0, seeds.size
-    for i in range(seeds.size):
-        newer[i] = seeds[i]
-        flat_labels[seeds[i]] = i + 1
-        flat_arrival[seeds[i]] = 0
-    step = 0
-    ringed = faces.any()
-    while n_newer > 0 or n_older > 0 or (step == 0 and ringed):
+def _neighbours(ny, nx):  # type: ignore[no-untyped-def]
+    """Raveled offsets of the 26 neighbours, the 6 of the diamond first."""
+    offsets = np.empty(26, np.int64)
+    n = 0
+    for distance in range(1, 4):
+        for dz in range(-1, 2):
+            for dy in range(-1, 2):
+                for dx in range(-1, 2):
+                    if abs(dz) + abs(dy) + abs(dx) == distance:
+                        offsets[n] = (dz * ny + dy) * nx + dx
+                        n += 1
+    return offsets
+
+
+@numba.njit(cache=True, nogil=True)
+def _grow(state, arrival, sources, queue):  # type: ignore[no-untyped-def]
+    """Grow until nothing is left to do, in place.
+
+    ``state`` is padded, -1 outside and 0 where a label may come. ``sources`` are raveled
+    voxels that have a label, ascending by their arrival, at which they join. ``queue`` has
+    room for every empty voxel and source.
+    """
+    label = state.reshape(-1)
+    time = arrival.reshape(-1)
+    offsets = _neighbours(state.shape[1], state.shape[2])
+    step = np.int64(0)
+    joined = 0
+    before, last, end = 0, 0, 0  # queue: came at step - 1, at step, free
+    while joined < sources.size and time[sources[joined]] <= 0:
+        queue[end] = sources[joined]
+        end += 1
+        joined += 1
+    while end > before or joined < sources.size:
+        if end == before:
+            # nothing moves until the next source: go there, it joins at once
+            step = max(step, np.int64(time[sources[joined]]))
+            while joined < sources.size and time[sources[joined]] <= step:
+                queue[end] = sources[joined]
+                end += 1
+                joined += 1
         step += 1
-        n_fresh = 0
+        fresh = end
         box = step % 2 == 1
-        for i in range(n_newer):
-            fresh, n_fresh = _spread(mask, labels, arrival, newer[i], step, box, fresh, n_fresh)
-        if box:
-            # what came at a box step offered only its diamond at the step after it
-            for i in range(n_older):
-                fresh, n_fresh = _spread(mask, labels, arrival, older[i], step, box, fresh, n_fresh)
-            if step == 1 and ringed:
-                fresh, n_fresh = _flood_faces(mask, labels, arrival, faces, unknown, fresh, n_fresh)
-        older, newer, fresh = newer, fresh, older
-        n_older, n_newer = n_newer, n_fresh
-        if box:
-            # what came earlier has now offered its whole box
-            n_older = 0
-    return labels, arrival
+        n_offsets = 26 if box else 6
+        # what came at a box step has offered only its diamond before this box step
+        for i in range(before if box else last, fresh):
+            voxel = queue[i]
+            own = label[voxel]
+            for k in range(n_offsets):
+                other = voxel + offsets[k]
+                found = label[other]
+                if found == 0:
+                    label[other] = own
+                    time[other] = step
+                    queue[end] = other
+                    end += 1
+                elif found > 0 and found < own and time[other] == step:
+                    label[other] = own
+        while joined < sources.size and time[sources[joined]] <= step:
+            queue[end] = sources[joined]
+            end += 1
+            joined += 1
+        # what came before this box step has now offered its whole box
+        before = fresh if box else last
+        last = fresh
 
 
 def settle(
@@ -183,40 +210,13 @@ def settle(
     labels, arrival : ndarrays
         As given, with the open voxels filled; 0 and ``UNREACHED`` where nothing reaches.
     """
-    labels = np.where(is_open != 0, 0, labels)
-    arrival = np.where(is_open != 0, UNREACHED, arrival).astype(np.int32)
-    sources = np.flatnonzero(arrival != UNREACHED)
-    sources = sources[np.argsort(arrival.ravel()[sources], kind="stable")]
-    _settle(mask & (is_open != 0).astype(np.uint8), labels, arrival, sources)
-    return labels, arrival
-
-
-@numba.njit(cache=True, nogil=True)
-def _settle(free, labels, arrival, sources):  # type: ignore[no-untyped-def]
-    """As ``_flood``, with sources that join at their own step; in place."""
-    flat_arrival = arrival.reshape(-1)
-    older = np.empty(1024, np.int64)
-    newer = np.empty(1024, np.int64)
-    fresh = np.empty(1024, np.int64)
-    n_older, n_newer, joined = 0, 0, 0
-    step = 0
-    while n_newer > 0 or n_older > 0 or joined < sources.size:
-        if n_newer == 0 and n_older == 0 and joined < sources.size:
-            # nothing moves until the next source; go there, it joins below
-            step = max(step, flat_arrival[sources[joined]])
-        while joined < sources.size and flat_arrival[sources[joined]] <= step:
-            newer = _append(newer, n_newer, sources[joined])
-            n_newer += 1
-            joined += 1
-        step += 1
-        n_fresh = 0
-        box = step % 2 == 1
-        for i in range(n_newer):
-            fresh, n_fresh = _spread(free, labels, arrival, newer[i], step, box, fresh, n_fresh)
-        if box:
-            for i in range(n_older):
-                fresh, n_fresh = _spread(free, labels, arrival, older[i], step, box, fresh, n_fresh)
-        older, newer, fresh = newer, fresh, older
-        n_older, n_newer = n_newer, n_fresh
-        if box:
-            n_older = 0
+    free = (is_open != 0) & (mask != 0)
+    # -1 is where nothing may come: outside, and whatever has no label and is not sought
+    state = np.where(free, 0, np.where(arrival == UNREACHED, -1, labels)).astype(np.int64)
+    state = np.pad(state, 1, constant_values=-1)
+    times = np.pad(np.where(free, UNREACHED, arrival), 1, constant_values=UNREACHED)
+    sources = np.flatnonzero(times != UNREACHED)
+    sources = sources[np.argsort(times.ravel()[sources], kind="stable")]
+    queue = np.empty(int(np.count_nonzero(free)) + sources.size, np.int64)
+    _grow(state, times, sources, queue)
+    return _unpadded(state), _unpadded(times)
