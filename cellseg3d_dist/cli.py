@@ -123,7 +123,7 @@ def segment(
         bool, typer.Option("--overwrite", help="Replace an earlier run in OUT.")
     ] = False,
 ) -> None:
-    """Find and measure every cell of IMAGE; labels, table and report go to OUT."""
+    """Find and measure every cell of IMAGE. Labels, table and report go to OUT."""
     from cellseg3d_dist import segmentation
 
     options = {k: v for k, v in ctx.params.items() if k not in ("image", "out", "overwrite")}
@@ -137,7 +137,7 @@ def segment(
 
 @app.command()
 def resume(out: Out) -> None:
-    """Go on with a run where it stopped; finished blocks are checked and kept."""
+    """Go on with a run where it stopped. Finished blocks are checked and kept."""
     from cellseg3d_dist import segmentation
 
     with _progress() as progress:
@@ -174,7 +174,7 @@ def plan(
     memory_limit: MemoryLimit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what segment would do: blocks, memory, disk and time. Creates nothing."""
+    """Show what segment would do, and create nothing. Blocks, memory, disk and time."""
     from cellseg3d_dist import segmentation
 
     options = {k: v for k, v in ctx.params.items() if k not in ("image", "as_json")}
@@ -278,7 +278,7 @@ def demo(
     real: Annotated[bool, switch("Also real volumes, downloaded by pip [real].")] = True,
     workers: Workers = None,
 ) -> None:
-    """Show the main job on a phantom with known cells and on real volumes."""
+    """Show segment on a phantom and on real volumes. Scores where cells are known."""
     from cellseg3d_dist.demo import demo as run
 
     typer.echo(f"{'sample':<12} {'cells':>8} {'true':>8} {'F1 at IoU 0.5':>14}  report")
@@ -370,9 +370,11 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt as error:
         number = int(getattr(error, "signal_number", signal.SIGINT))
-        return _fail(
-            "stopped; what is done is kept. Go on with: cellseg3d-dist resume OUT", 128 + number
-        )
+        go_on = getattr(error, "go_on", "")
+        text = f"stopped by {signal.Signals(number).name}."
+        if go_on:
+            text += f" Finished blocks are kept; {go_on}"
+        return _fail(text, 128 + number)
     except BrokenPipeError:
         # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellseg3d_dist.engine.folder import RunFolder
+from cellseg3d_dist.engine.folder import RunFolder, check_creatable
 from cellseg3d_dist.engine.progress import NoProgress, Progress
 from cellseg3d_dist.errors import OutputError
 from cellseg3d_dist.grid import Triple
+from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.phantoms import phantom
 from cellseg3d_dist.segmentation import RunResult, segment
 
@@ -91,9 +92,10 @@ def demo(
     OutputError
         If ``out`` exists and is not empty.
     """
-    folder = Path(out).expanduser().absolute()
+    folder = absolute_path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{out} exists and is not empty. Choose another folder for the demo.")
+        raise OutputError(f"output {out} exists and is not empty. Choose another folder.")
+    check_creatable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     progress = progress or NoProgress()
     yield _phantom(folder, shape, workers, progress)

@@ -21,7 +21,8 @@ import numpy as np
 
 import cellseg3d_dist
 from cellseg3d_dist.config import SegmentConfig, make_config, read_yaml
-from cellseg3d_dist.engine.clusters import connect
+from cellseg3d_dist.engine.checks import check_options
+from cellseg3d_dist.engine.clusters import check_cluster, connect
 from cellseg3d_dist.engine.executors import DaskExecutor, Executor, SerialExecutor
 from cellseg3d_dist.engine.folder import (
     RunFolder,
@@ -29,7 +30,7 @@ from cellseg3d_dist.engine.folder import (
     create_output,
     naming_disk_errors,
 )
-from cellseg3d_dist.engine.inputs import ImageInput, MaskInput
+from cellseg3d_dist.engine.inputs import ImageInput, Inputs, open_inputs
 from cellseg3d_dist.engine.logs import WorkerLog, logging_to
 from cellseg3d_dist.engine.pipeline import Pipeline
 from cellseg3d_dist.engine.plan import Plan, check_disk, make_plan
@@ -37,11 +38,12 @@ from cellseg3d_dist.engine.progress import NoProgress, Progress
 from cellseg3d_dist.engine.runner import Interrupted, Runner
 from cellseg3d_dist.engine.stages.convert import Convert
 from cellseg3d_dist.engine.stop import stopping_on_signals
-from cellseg3d_dist.errors import BlocksFailedError, ConfigError, OutputError
+from cellseg3d_dist.errors import BlocksFailedError, OutputError
 from cellseg3d_dist.grid import Selection
 from cellseg3d_dist.instances.backends import kernels_of
+from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.report.run import write_run_report
-from cellseg3d_dist.volumes import Volume, limit_threads, open_volume
+from cellseg3d_dist.volumes import limit_threads, open_volume
 from cellseg3d_dist.volumes.convert import create_conversion, plan_conversion
 
 if TYPE_CHECKING:
@@ -85,20 +87,6 @@ class RunResult:
         return self.folder / "report.html"
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Everything a run reads, opened and checked."""
-
-    volume: Volume
-    mask: MaskInput | None
-    labels_true: Volume | None
-
-    def fingerprint(self) -> dict[str, str]:
-        """Of each input."""
-        found = {"image": self.volume.fingerprint()}
-        return found | ({"mask": self.mask.volume.fingerprint()} if self.mask else {})
-
-
 def segment(
     image: str | Path | np.ndarray[Any, Any],
     out: str | Path,
@@ -133,31 +121,30 @@ def segment(
     EnvironmentFailedError
         If disk or cluster failed; the run can be resumed.
     """
-    out = Path(out).expanduser()
+    out = absolute_path(out)
     stored = None if isinstance(image, str | Path) else image
-    config = make_config(options | {"image": "<memory>" if stored is not None else str(image)})
+    config = _config_of(image, options)
     inputs = open_inputs(config, stored)
-    given = [text for text in (config.mask, config.labels_true) if text]
-    check_new_output(
-        out, given if stored is not None else [inputs.volume.location, *given], overwrite
-    )
+    check_new_output(out, inputs.locations(config), overwrite)
+    check_options(config, inputs.volume)
     the_plan = make_plan(config, inputs.volume)
     check_disk(the_plan, out)
     kernels_of(config.backend)
-    folder = create_output(out, overwrite)
-    with naming_disk_errors(out):
+    if config.executor == "dask":
+        check_cluster(client, config.scheduler)
+    status = {
+        "status": "running",
+        "version": cellseg3d_dist.__version__,
+        "started": _now(),
+        "command": command or shlex.join(sys.argv),
+        "fingerprint": None if stored is not None else inputs.fingerprint(),
+        "deciding": config.deciding(),
+        "plan": the_plan.to_dict(),
+        "versions": _versions(),
+    }
+    folder = create_output(out, overwrite, status)
+    with naming_disk_errors(folder):
         folder.config.write_text(config.to_yaml())
-    folder.write_status(
-        {
-            "status": "running",
-            "version": cellseg3d_dist.__version__,
-            "started": _now(),
-            "command": command or shlex.join(sys.argv),
-            "fingerprint": None if stored is not None else inputs.fingerprint(),
-            "plan": the_plan.to_dict(),
-            "versions": _versions(),
-        }
-    )
     if stored is not None:
         config, inputs = _store_array(folder, config, inputs)
     return _execute(folder, config, inputs, the_plan, client, progress, resumed=False)
@@ -199,37 +186,16 @@ def resume(
 def plan(image: str | Path | np.ndarray[Any, Any], **options: Any) -> Plan:
     """What :func:`segment` would do: blocks, memory, disk and hours. Nothing is created."""
     stored = None if isinstance(image, str | Path) else image
-    config = make_config(options | {"image": "<memory>" if stored is not None else str(image)})
-    return make_plan(config, open_inputs(config, stored).volume)
+    config = _config_of(image, options)
+    volume = open_inputs(config, stored).volume
+    check_options(config, volume)
+    return make_plan(config, volume)
 
 
-def open_inputs(config: SegmentConfig, stored: np.ndarray[Any, Any] | None) -> Inputs:
-    """Open image, mask and truth, and check that they fit each other."""
-    opened = open_volume(
-        config.image if stored is None else stored,
-        voxel_size=config.voxel_size,
-        channel=config.channel,
-        time=config.time,
-        level=config.level,
-    )
-    volume = opened.crop(config.region_box) if config.region_box else opened
-    mask = None
-    if config.mask is not None:
-        stored_mask = open_volume(config.mask, voxel_size=config.voxel_size or (1, 1, 1))
-        mask = MaskInput.fitting(stored_mask, opened.shape, volume.offset)
-    truth = None
-    if config.labels_true is not None:
-        truth = open_volume(config.labels_true, voxel_size=volume.voxel_size)
-        if truth.dtype.kind not in "ui":
-            raise ConfigError(f"labels_true {config.labels_true} is {truth.dtype}, not integer.")
-        if truth.shape == opened.shape and config.region_box:
-            truth = truth.crop(config.region_box)
-        if truth.shape != volume.shape:
-            raise ConfigError(
-                f"labels_true {config.labels_true} has shape {truth.shape}, the image "
-                f"{volume.shape}. Give labels of the same shape."
-            )
-    return Inputs(volume, mask, truth)
+def _config_of(image: str | Path | np.ndarray[Any, Any], options: dict[str, Any]) -> SegmentConfig:
+    if isinstance(image, str | Path):
+        return make_config(options | {"image": str(image)}).located()
+    return make_config(options | {"image": "<memory>"})
 
 
 def _store_array(
@@ -263,7 +229,7 @@ def _execute(
 ) -> RunResult:
     progress = progress or NoProgress()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(naming_disk_errors(folder.path))
+        stack.enter_context(naming_disk_errors(folder))
         stack.enter_context(folder.locked())
         stack.enter_context(logging_to(folder.logs / "run.log"))
         executor = stack.enter_context(_executor(config, the_plan, client, folder))
@@ -320,7 +286,7 @@ def _readable(
     list(runner.run(stage, Selection.all(stage.conversion.grid)))
     if runner.failed:
         block, name, error = next(iter(runner.failed.values()))
-        raise BlocksFailedError(f"{block} of {name} failed: {error}. Mend the file and resume.")
+        raise BlocksFailedError(f"{block} of {name} failed: {error} When mended, {folder.go_on}")
     copied = open_volume(path, channel=config.channel)
     region = config.region_box
     return ImageInput(copied.crop(region) if region else copied, inputs.mask)
@@ -347,7 +313,7 @@ def _finish(
         )
         raise BlocksFailedError(
             f"{len(failed)} of {the_plan.n_blocks} blocks failed and are 0 in the labels "
-            f"({shown}). When mended: cellseg3d-dist resume {folder.path}"
+            f"({shown}). When mended, {folder.go_on}"
         )
     return RunResult(folder.path, facts["cells"], runner.executed)
 

@@ -35,6 +35,7 @@ ORDER = (
     "conversion",
     "segmentation",
     "demo",
+    "options",
     "cli",
 )
 # the only homes of a library; names for annotations under TYPE_CHECKING cost nothing

@@ -300,9 +300,9 @@ def test_labels_group_names_its_images(tmp_path):
 
 def test_paths_that_hold_nothing(tmp_path):
     refused(tmp_path / "missing", "does not exist")
-    refused("", "not a path")
+    refused("", "not a path", BadInputError)
     refused("ftp://host/a", "unknown scheme")
-    refused("a\0b", "not a path")
+    refused("a\0b", "not a path", BadInputError)
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "holds no image")
     (tmp_path / "a.txt").write_text("hello")

@@ -16,7 +16,10 @@ from cellseg3d_dist.errors import EnvironmentFailedError
 
 log = logging.getLogger(__name__)
 
-_CONNECT_SECONDS = 8
+_CONNECT_SECONDS = 5
+_WORKER_SECONDS = 30
+#: Packages whose versions decide a result or how it travels.
+_SAME = ("cellseg3d_dist", "numpy", "numba", "zarr", "distributed")
 
 
 def default_workers() -> int:
@@ -50,7 +53,7 @@ def connect(
     if client is not None:
         yield client
         return
-    address = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    address = _address(scheduler)
     if address:
         with _reach(address) as reached:
             yield reached
@@ -73,23 +76,60 @@ def connect(
             yield own
 
 
+def check_cluster(client: Client | None, scheduler: str | None) -> None:
+    """Refuse a cluster that cannot be used, before anything is created.
+
+    Raises
+    ------
+    EnvironmentFailedError
+        If the scheduler cannot be reached within seconds, has no workers, or workers have
+        other versions of the packages that decide the result.
+    """
+    if client is not None:
+        _check_versions(client, "the given client")
+        return
+    address = _address(scheduler)
+    if address:
+        with _reach(address) as reached:
+            _check_versions(reached, f"scheduler {address}")
+
+
+def _address(scheduler: str | None) -> str | None:
+    return scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
+
+
+def _check_versions(client: Client, name: str) -> None:
+    found = client.get_versions(check=False, packages=list(_SAME))
+    own = found["client"]["packages"]
+    for worker, theirs in found["workers"].items():
+        for package in _SAME:
+            there = theirs["packages"].get(package)
+            if there != own.get(package):
+                raise EnvironmentFailedError(
+                    f"{name}: worker {worker} has {package} {there or 'not installed'}, this "
+                    f"process {own.get(package)}. Install the same version on every worker."
+                )
+
+
 @contextlib.contextmanager
 def _reach(address: str) -> Iterator[Client]:
     is_file = not address.startswith(("tcp://", "tls://", "ucx://")) and os.path.isfile(address)  # noqa: PTH113
     where = {"scheduler_file": address} if is_file else {"address": address}
     try:
         reached = Client(**where, timeout=_CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError) as error:
+    # KeyError: a JSON file that is no scheduler file; MemoryError: another kind of server,
+    # whose first bytes were taken for a length
+    except (OSError, TimeoutError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise EnvironmentFailedError(
             f"scheduler {address} cannot be reached within {_CONNECT_SECONDS} s. "
             f"Check the address, or leave --scheduler out for a local cluster."
         ) from error
     with reached:
         try:
-            reached.wait_for_workers(1, timeout=30)
+            reached.wait_for_workers(1, timeout=_WORKER_SECONDS)
         except TimeoutError as error:
             raise EnvironmentFailedError(
-                f"scheduler {address} has no workers after 30 s. Start workers and resume."
+                f"scheduler {address} has no workers after {_WORKER_SECONDS} s. Start workers."
             ) from error
         yield reached
 

@@ -1,4 +1,4 @@
-"""What stages read: the image and the mask, with the policy for missing values."""
+"""What a run reads: image, mask and truth, with the policy for missing values."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region, Triple, ceil_div
-from cellseg3d_dist.volumes import Volume
+from cellseg3d_dist.volumes import Volume, open_volume
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,52 @@ class ImageInput:
     def within(self, region: Region) -> npt.NDArray[np.bool_] | None:
         """Where cells are sought; None is everywhere."""
         return None if self.mask is None else self.mask.read(region)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a run reads, opened and checked."""
+
+    volume: Volume
+    mask: MaskInput | None
+    labels_true: Volume | None
+
+    def locations(self, config: SegmentConfig) -> list[str]:
+        """Paths and URLs of all, as given and where found."""
+        given = [text for text in (config.image, config.mask, config.labels_true) if text]
+        found = [v.location for v in (self.volume, self.labels_true) if v is not None]
+        return [text for text in given + found if text != "<memory>"]
+
+    def fingerprint(self) -> dict[str, str]:
+        """Of each input."""
+        found = {"image": self.volume.fingerprint()}
+        return found | ({"mask": self.mask.volume.fingerprint()} if self.mask else {})
+
+
+def open_inputs(config: SegmentConfig, stored: np.ndarray[Any, Any] | None) -> Inputs:
+    """Open image, mask and truth, and check that they fit each other."""
+    opened = open_volume(
+        config.image if stored is None else stored,
+        voxel_size=config.voxel_size,
+        channel=config.channel,
+        time=config.time,
+        level=config.level,
+    )
+    volume = opened.crop(config.region_box) if config.region_box else opened
+    mask = None
+    if config.mask is not None:
+        stored_mask = open_volume(config.mask, voxel_size=config.voxel_size or (1, 1, 1))
+        mask = MaskInput.fitting(stored_mask, opened.shape, volume.offset)
+    truth = None
+    if config.labels_true is not None:
+        truth = open_volume(config.labels_true, voxel_size=volume.voxel_size)
+        if truth.dtype.kind not in "ui":
+            raise ConfigError(f"labels_true {config.labels_true} is {truth.dtype}, not integer.")
+        if truth.shape == opened.shape and config.region_box:
+            truth = truth.crop(config.region_box)
+        if truth.shape != volume.shape:
+            raise ConfigError(
+                f"labels_true {config.labels_true} has shape {truth.shape}, the image "
+                f"{volume.shape}. Give labels of the same shape."
+            )
+    return Inputs(volume, mask, truth)

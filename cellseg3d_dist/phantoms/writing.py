@@ -12,6 +12,7 @@ from cellseg3d_dist.engine.progress import Progress
 from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.stage import BlockRecord
 from cellseg3d_dist.grid import Block, BlockGrid, Selection, Triple
+from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.phantoms.nuclei import count
 from cellseg3d_dist.phantoms.rendering import render
 from cellseg3d_dist.phantoms.spec import PhantomSpec
@@ -98,22 +99,23 @@ def phantom(
     ConfigError, OutputError
         If a value is out of range or ``dst`` exists.
     """
-    destination = Path(dst).expanduser().absolute()
+    destination = absolute_path(dst)
     made = PhantomSpec(shape=shape, seed=seed, **spec)
-    check_destination(destination)
-    result = Phantom(
-        destination / "image.ome.zarr", destination / "labels.ome.zarr", count(made), made
-    )
+    decides = asdict(made) | {"block_shape": list(block_shape)}
+    check_destination(destination, decides)
+    paths = (destination / "image.ome.zarr", destination / "labels.ome.zarr")
     common: dict[str, Any] = {
         "shape": made.shape, "block_shape": block_shape, "voxel_size": made.voxel_size,
     }  # fmt: skip
     how = {
-        result.image: common | {"dtype": made.dtype, "kind": "image"},
-        result.labels: common | {"dtype": "uint32", "kind": "labels"},
+        paths[0]: common | {"dtype": made.dtype, "kind": "image"},
+        paths[1]: common | {"dtype": "uint32", "kind": "labels"},
     }
+    image, labels = (plan_image(path, **options) for path, options in how.items())
+    result = Phantom(*paths, count(made), made)
     with producing(
         destination,
-        asdict(made),
+        decides,
         client=client,
         workers=workers,
         memory_limit=memory_limit,
@@ -123,7 +125,6 @@ def phantom(
         for path, options in how.items():
             if not path.exists():
                 create_image(path, **options)
-        image, labels = (plan_image(path, **options) for path, options in how.items())
         stage = RenderPhantom(made, image, labels)
         production.run(stage, Selection.all(BlockGrid(made.shape, block_shape)))
         production.pyramid(image, repr(made))
