@@ -115,12 +115,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="seconds, for checks only")
     parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--peer-side", type=int, help="corner that dask-image labels [all]")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     side = 96 if options.smoke else options.side
     block = side // 4
-    peer_side = block if options.smoke else side // 2
+    peer_side = block if options.smoke else options.peer_side or side
     repeats = 1 if options.smoke else options.repeats
     mask = blobs(side)
     expected, n_components = ndi.label(mask)

@@ -64,8 +64,10 @@ def voronoi(
     read, flood, write = (_voxels(grid, h) for h in ((z, y, x), flood_halo, (0, 0, 0)))
     image = read * (itemsize + (itemsize > 2))
     filtering = image + 8 * read + 2 * flood
-    flooding = image + 11 * flood + 24 * write
-    n_bytes = WORKER_BYTES + max(filtering, flooding)
+    # mask 1, labels 4, arrival 4, and a queue of 4 that a full mask would need
+    flooding = image + 13 * flood
+    keeping = image + 9 * flood + 14 * write
+    n_bytes = WORKER_BYTES + max(filtering, flooding, keeping, 26 * write)
     return BlockMemory(stage, n_bytes, largest_region(grid, (z, y, x)), (z, y, x))
 
 

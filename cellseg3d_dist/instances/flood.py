@@ -18,6 +18,8 @@ volume is cut. That carries both devices of this module:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -56,11 +58,15 @@ def flood(
     faces = np.array(ring, np.uint8)
     state, arrival, early = _seeded(mask, seeds, faces)
     sources = np.concatenate((_padded_index(seeds, mask.shape), early))
-    queue = np.empty(int(np.count_nonzero(mask)), np.int64)
-    _grow(state, arrival, sources, queue)
+    _grow(state, arrival, sources, _queue_for(int(np.count_nonzero(mask)), state.size))
     labels = _unpadded(state)
-    del state, queue
+    del state
     return labels, _unpadded(arrival)
+
+
+def _queue_for(n: int, size: int) -> npt.NDArray[Any]:
+    """Room for n raveled indices of an array of this size."""
+    return np.empty(n, np.int32 if size < 2**31 else np.int64)
 
 
 def _padded_index(voxels: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
@@ -217,6 +223,6 @@ def settle(
     times = np.pad(np.where(free, UNREACHED, arrival), 1, constant_values=UNREACHED)
     sources = np.flatnonzero(times != UNREACHED)
     sources = sources[np.argsort(times.ravel()[sources], kind="stable")]
-    queue = np.empty(int(np.count_nonzero(free)) + sources.size, np.int64)
-    _grow(state, times, sources, queue)
+    n = int(np.count_nonzero(free)) + sources.size
+    _grow(state, times, sources, _queue_for(n, state.size))
     return _unpadded(state), _unpadded(times)
