@@ -1,8 +1,17 @@
 """Fixtures shared by all tests."""
 
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +21,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of real volumes (../shared/data) is not here")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def client_of() -> Iterator[Callable[[int], Client]]:
+    """Clients of local clusters by their number of workers, each started once a session."""
+    from cellseg3d_dist.engine.clusters import connect
+
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as scratch:
+        started: dict[int, Client] = {}
+
+        def client(workers: int) -> Client:
+            if workers not in started:
+                folder = str(Path(scratch) / str(workers))
+                own = connect(None, None, workers, 4 * 2**30, folder)
+                started[workers] = stack.enter_context(own)
+            return started[workers]
+
+        yield client

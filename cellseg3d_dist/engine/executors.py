@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from distributed import Client, Future, KilledWorker, as_completed
-from distributed.client import FutureCancelledError
+from distributed.client import ClosedClientError, FutureCancelledError
 
 from cellseg3d_dist.engine.stage import Outcome, Stage, run_block
 from cellseg3d_dist.errors import EnvironmentFailedError
@@ -126,6 +126,8 @@ class DaskExecutor:
         EnvironmentFailedError
             If the scheduler is lost.
         """
+        if self._stopped:
+            return
         suspects: list[Block] = []
         window = self._window or max(16, 4 * self.n_workers)
         yield from self._pass(stage, iter(blocks), window, suspects)
@@ -158,7 +160,7 @@ class DaskExecutor:
                         yield Outcome.of_error(block, answer)
                 if not self._stopped:
                     flight.submit(itertools.islice(blocks, window - flight.n_blocks))
-        except (FutureCancelledError, OSError) as error:
+        except (FutureCancelledError, ClosedClientError, OSError) as error:
             raise EnvironmentFailedError(
                 f"Stage {stage.name}: the scheduler at {_address(self._client)} was lost "
                 f"({error}). Finished blocks are kept; resume the run."
@@ -173,7 +175,8 @@ class _Flight:
         self._run = functools.partial(run_block, stage)
         self._prefix = f"{stage.name}-{uuid.uuid4().hex[:8]}"
         self._blocks: dict[str, tuple[Block, int]] = {}
-        self._futures = as_completed()
+        # by default it would listen to the newest client of this process, whosever that is
+        self._futures = as_completed(loop=client.loop)
 
     @property
     def n_blocks(self) -> int:
