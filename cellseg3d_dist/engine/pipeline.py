@@ -19,6 +19,7 @@ from cellseg3d_dist.engine import labelling
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.job import Job
 from cellseg3d_dist.engine.merge import MergeResult, merge_fragments
+from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.stages.pyramid import Pyramid
 from cellseg3d_dist.engine.stages.relabel import Relabel
 from cellseg3d_dist.engine.stages.score import Score
@@ -44,6 +45,8 @@ from cellseg3d_dist.volumes import StoredImage, create_image, plan_image
 
 #: Cells held at a time while the table is written.
 TABLE_ROWS = 1_000_000
+#: Share of foreground above which Otsu is doubted; nuclei fill less of most tissues.
+LARGE_FOREGROUND = 0.2
 #: Thresholds that scores are given for.
 SCORE_THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 
@@ -67,13 +70,20 @@ class Pipeline(Job):
         selection = self._occupied(survey, threshold)
         labelled = labelling.label(self, fragments, selection, threshold)
         merged = self.merge(fragments, labelled)
+        self._warn()
         labels = self.label_image(merged)
         largest = max(abs(survey.minimum), abs(survey.maximum))
         relabel, records = self.relabel(fragments, labels, labelled, merged, largest)
-        self._pyramid(labels, labelled, merged)
+        written = self._written(merged)
+        self._pyramid(labels, labelled, written)
         self._cells(relabel, records, merged)
-        self._score(labels, merged)
+        self._score(labels, written)
         return self.facts
+
+    def _written(self, merged: MergeResult) -> str:
+        """What decides the labels on disk: the merge, and which blocks failed and are 0."""
+        failed = np.array(sorted(self.runner.failed), np.int64)
+        return f"{merged.lookup_digest}-{digest(failed)}" if failed.size else merged.lookup_digest
 
     def _survey(self) -> SurveyResult:
         smooth = self.plan.outline_sigma if any(self.plan.outline_sigma) else None
@@ -118,6 +128,26 @@ class Pipeline(Job):
         counts = total_counts(records, zero, low, high)
         self.facts["otsu"] = {"counts": counts.tolist(), "low": low, "high": high}
         return otsu(counts, low, high)
+
+    def _warn(self) -> None:
+        """Say what a user should look at before trusting the counts."""
+        warnings = self.facts["warnings"] = []
+        survey, certificate = self.facts["survey"], self.facts.get("certificate", {})
+        if survey["not_finite"]:
+            warnings.append(
+                f"{survey['not_finite']} voxels are NaN or infinite and were taken as 0."
+            )
+        if survey["minimum"] == survey["maximum"]:
+            warnings.append("The image is constant: there is nothing to find.")
+        share = certificate.get("voxels", 0) / max(survey["voxels"], 1)
+        if self.facts["threshold"]["how"] == "otsu" and share > LARGE_FOREGROUND:
+            warnings.append(
+                f"{share:.0%} of the volume is above Otsu's threshold "
+                f"{self.facts['threshold']['value']:.4g}, which may part tissue from background "
+                f"instead of cells from tissue. Look at the outlines; if so, give --threshold."
+            )
+        for text in warnings:
+            self.runner.progress.say(f"warning: {text}")
 
     def _voxels_sought(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> int:
         total = 0
@@ -215,10 +245,10 @@ class Pipeline(Job):
             return surveyed
         return float(2.0 ** math.ceil(math.log2(max(surveyed, 1.0)) + 16))
 
-    def _pyramid(self, labels: StoredImage, labelled: Selection, merged: MergeResult) -> None:
+    def _pyramid(self, labels: StoredImage, labelled: Selection, written: str) -> None:
         below = [block.write_region for block in self._sound(labelled)]
         for level in range(1, len(labels.levels)):
-            stage = Pyramid(labels, level, merged.lookup_digest)
+            stage = Pyramid(labels, level, written)
             grid, factors = labels.levels[level].grid, labels.factors[level - 1]
             touched = {
                 b.number for region in below for b in grid.overlapping(_down(region, factors))
@@ -257,12 +287,10 @@ class Pipeline(Job):
         if self.config.csv:
             write_csv(self.folder.path / "cells.csv", tables())
 
-    def _score(self, labels: StoredImage, merged: MergeResult) -> None:
+    def _score(self, labels: StoredImage, written: str) -> None:
         if self.labels_true is None:
             return
-        stage = Score(
-            self.labels_true, labels.levels[0], self.grid, self.folder.work, merged.lookup_digest
-        )
+        stage = Score(self.labels_true, labels.levels[0], self.grid, self.folder.work, written)
         table = stage.total(self.runner.run(stage, Selection.all(self.grid)))
         scores = [vars(score) for score in matching(table, SCORE_THRESHOLDS, "iou")]
         foreground = vars(foreground_scores(table))

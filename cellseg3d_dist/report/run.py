@@ -75,7 +75,7 @@ def write_run_report(out: Path, config: SegmentConfig, volume: Volume, block_sha
             failed_blocks=tuple(
                 FailedBlock(str(tuple(f["block"])), f["stage"], f["error"]) for f in failed
             ),
-            warnings=_warnings(facts),
+            warnings=tuple(facts["warnings"]),
             statements=_statements(config, volume, status),
             versions=status.get("versions", {}),
             command=status.get("command", ""),
@@ -174,16 +174,6 @@ def _timing(entry: dict[str, Any]) -> StageTiming:
     seconds = entry["seconds"]
     rate = entry["voxels"] / seconds / 1e6 if seconds and entry["voxels"] else None
     return StageTiming(entry["stage"], entry["blocks"], seconds, rate)
-
-
-def _warnings(facts: dict[str, Any]) -> tuple[str, ...]:
-    warnings = []
-    missing = facts["survey"]["not_finite"]
-    if missing:
-        warnings.append(f"{missing} voxels are NaN or infinite and were taken as 0.")
-    if facts["survey"]["minimum"] == facts["survey"]["maximum"]:
-        warnings.append("The image is constant: there is nothing to find.")
-    return tuple(warnings)
 
 
 def _statements(config: SegmentConfig, volume: Volume, status: dict[str, Any]) -> tuple[str, ...]:
