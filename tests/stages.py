@@ -90,3 +90,13 @@ class Slow(Counting):
 
     def provoke(self, block):
         time.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
+class Damaged(Counting):
+    """Block 5 cannot be checked and block 6 is found damaged."""
+
+    def verify(self, block, record):
+        if block.number == 5:
+            raise OSError("unreadable")
+        return block.number != 6

@@ -1,9 +1,14 @@
 """Executors: the same outcomes one after the other and on workers, whatever goes wrong."""
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
+from distributed import Client
 from stages import Counting, Killing, KillingWorker, Raising, Slow, ThirdFailsOnce
 
 from cellseg3d_dist.engine.executors import ATTEMPTS, DaskExecutor, SerialExecutor
@@ -179,18 +184,55 @@ def test_a_worker_that_is_killed_costs_at_most_its_blocks_in_flight(client_of, t
     assert stage.runs(9) == 2
 
 
-def test_a_lost_scheduler_is_said_within_seconds(tmp_path):
-    from distributed import Client, LocalCluster
+@contextlib.contextmanager
+def own_processes(folder):
+    """A scheduler and a worker in processes of their own, and a client."""
+    where = folder / "scheduler.json"
+    common = ["--scheduler-file", str(where), "--no-dashboard"]
+    commands = [
+        ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"],
+        ["distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny"],
+    ]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    with contextlib.ExitStack() as stack:
+        started = []
+        for name, *options in commands:
+            with (folder / f"{name}.log").open("w") as log:
+                started.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", name, *common, *options],
+                        env=environment, cwd=folder, stdout=log, stderr=log,
+                    )
+                )  # fmt: skip
+            stack.callback(started[-1].wait)
+            stack.callback(started[-1].kill)
+        deadline = time.monotonic() + 60
+        while not where.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        client = Client(scheduler_file=str(where), timeout=30, set_as_default=False)
+        try:
+            client.wait_for_workers(1, timeout=60)
+            yield started[0], client
+        finally:
+            with contextlib.suppress(OSError, TimeoutError):
+                client.close(timeout=1)
 
-    cluster = LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
-    )
-    with cluster:
-        client = Client(cluster, timeout=3)
-        running = DaskExecutor(client).run(Slow(tmp_path, seconds=0.01), BLOCKS)
+
+def test_a_killed_scheduler_is_said_in_one_line_within_seconds(tmp_path):
+    with own_processes(tmp_path) as (scheduler, client):
+        running = DaskExecutor(client).run(Slow(tmp_path, seconds=0.02), BLOCKS)
         next(running)
-        cluster.close()
-        with pytest.raises(EnvironmentFailedError, match="resume"):
+        scheduler.kill()
+        began = time.monotonic()
+        with pytest.raises(EnvironmentFailedError, match=r"^Stage counting: .* resume the run\.$"):
             list(running)
-        with contextlib.suppress(OSError, TimeoutError):
-            client.close(timeout=1)
+        assert time.monotonic() - began < 10
+
+
+def test_a_client_that_was_closed_is_a_lost_scheduler(tmp_path):
+    with own_processes(tmp_path) as (_, client):
+        running = DaskExecutor(client).run(Slow(tmp_path, seconds=0.02), BLOCKS)
+        next(running)
+        client.close()
+        with pytest.raises(EnvironmentFailedError, match="was lost"):
+            list(running)

@@ -163,7 +163,7 @@ class DaskExecutor:
         except (FutureCancelledError, ClosedClientError, OSError) as error:
             raise EnvironmentFailedError(
                 f"Stage {stage.name}: the scheduler at {_address(self._client)} was lost "
-                f"({error}). Finished blocks are kept; resume the run."
+                f"({' '.join(str(error).split())}). Finished blocks are kept; resume the run."
             ) from error
 
 

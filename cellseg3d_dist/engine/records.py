@@ -20,6 +20,8 @@ from cellseg3d_dist.errors import EnvironmentFailedError
 from cellseg3d_dist.grid import Block
 
 _MAGIC = b"c3dr"
+#: Bytes compressed at a time; Blosc takes less than 2 GiB.
+_FRAME_BYTES = 1 << 30
 
 
 def digest(*arrays: npt.NDArray[Any]) -> str:
@@ -42,12 +44,12 @@ def write_record(path: Path, **arrays: npt.NDArray[Any]) -> str:
     """Write arrays as one file, whole or not at all, and return its digest."""
     parts: list[bytes] = []
     for name, array in arrays.items():
-        data = np.ascontiguousarray(array)
-        head = f"{name}|{data.dtype.str}|{','.join(map(str, data.shape))}".encode()
-        # labels are runs of equal words, which shuffling the bytes only tears apart
-        shuffle = 0 if data.ndim == 3 else 1
-        packed = compress(data, b"lz4", 1, shuffle) if data.nbytes else b""
-        parts += [struct.pack("<II", len(head), len(packed)) + head, packed]
+        data = np.asarray(array, order="C")
+        frames = _frames(data)
+        shape, sizes = (",".join(map(str, numbers)) for numbers in (data.shape, map(len, frames)))
+        # the type comes last, as that of bytes holds the separator
+        head = f"{name}|{shape}|{sizes}|{data.dtype.str}".encode()
+        parts += [struct.pack("<I", len(head)), head, *frames]
     payload = b"".join(parts)
     crc = google_crc32c.value(payload)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -56,6 +58,15 @@ def write_record(path: Path, **arrays: npt.NDArray[Any]) -> str:
         file.write(payload)
     partial.replace(path)
     return f"{crc:08x}"
+
+
+def _frames(data: npt.NDArray[Any]) -> list[bytes]:
+    """An array compressed, in parts where it is very large."""
+    flat = data.reshape(-1)
+    step = max(1, _FRAME_BYTES // data.itemsize)
+    # labels are runs of equal words, which shuffling the bytes only tears apart
+    shuffle = 0 if data.ndim == 3 else 1
+    return [compress(flat[i : i + step], b"lz4", 1, shuffle) for i in range(0, flat.size, step)]
 
 
 def _created(path: Path) -> BinaryIO:
@@ -75,18 +86,19 @@ def read_record(path: Path) -> dict[str, npt.NDArray[Any]]:
     EnvironmentFailedError
         If the file is missing or its bytes do not match its checksum.
     """
-    payload = _payload(path)
+    payload = memoryview(_payload(path))
     arrays: dict[str, npt.NDArray[Any]] = {}
     at = 0
     while at < len(payload):
-        n_head, n_packed = struct.unpack_from("<II", payload, at)
-        at += 8
-        name, dtype, shape_text = payload[at : at + n_head].decode().split("|")
-        at += n_head
-        shape = tuple(int(n) for n in shape_text.split(",") if n)
-        raw = decompress(memoryview(payload)[at : at + n_packed]) if n_packed else b""
-        at += n_packed
-        arrays[name] = np.frombuffer(raw, dtype).reshape(shape)
+        (n_head,) = struct.unpack_from("<I", payload, at)
+        at += 4 + n_head
+        name, shape, sizes, dtype = bytes(payload[at - n_head : at]).decode().split("|", 3)
+        frames = []
+        for size in map(int, filter(None, sizes.split(","))):
+            frames.append(np.frombuffer(decompress(payload[at : at + size]), dtype))
+            at += size
+        flat = frames[0] if len(frames) == 1 else np.concatenate([np.empty(0, dtype), *frames])
+        arrays[name] = flat.reshape([int(n) for n in shape.split(",") if n])
     return arrays
 
 
