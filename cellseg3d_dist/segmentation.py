@@ -30,7 +30,7 @@ from cellseg3d_dist.engine.folder import (
     create_output,
     naming_disk_errors,
 )
-from cellseg3d_dist.engine.inputs import ImageInput, Inputs, open_inputs
+from cellseg3d_dist.engine.inputs import ImageInput, Inputs, inputs_exist, open_inputs
 from cellseg3d_dist.engine.logs import WorkerLog, logging_to
 from cellseg3d_dist.engine.pipeline import Pipeline
 from cellseg3d_dist.engine.plan import Plan, check_disk, make_plan
@@ -38,6 +38,7 @@ from cellseg3d_dist.engine.progress import NoProgress, Progress
 from cellseg3d_dist.engine.runner import Interrupted, Runner
 from cellseg3d_dist.engine.stages.convert import Convert
 from cellseg3d_dist.engine.stop import stopping_on_signals
+from cellseg3d_dist.engine.unchanged import check_unchanged
 from cellseg3d_dist.errors import BlocksFailedError, OutputError
 from cellseg3d_dist.grid import Selection
 from cellseg3d_dist.instances.backends import kernels_of
@@ -137,7 +138,7 @@ def segment(
         "version": cellseg3d_dist.__version__,
         "started": _now(),
         "command": command or shlex.join(sys.argv),
-        "fingerprint": None if stored is not None else inputs.fingerprint(),
+        **({} if stored is not None else _fingerprints(inputs)),
         "deciding": config.deciding(),
         "plan": the_plan.to_dict(),
         "versions": _versions(),
@@ -160,27 +161,41 @@ def resume(
     OutputError
         If ``out`` is no run folder, or its configuration or input has changed since.
     """
-    folder = RunFolder(Path(out).expanduser().absolute())
+    folder = RunFolder(absolute_path(out))
     status = folder.status()
-    if status.get("status") == "complete":
-        return RunResult(folder.path, status["facts"]["cells"], 0)
-    config = make_config(read_yaml(folder.config), str(folder.config))
-    if status.get("version") != cellseg3d_dist.__version__:
+    complete = status["status"] == "complete"
+    needed = {"fingerprint", "metadata", "deciding", "plan", *(["facts"] if complete else [])}
+    if lacking := sorted(needed - status.keys()):
+        raise OutputError(f"{out} was not begun to the end (no {lacking[0]}). Start a new run.")
+    if not complete and status.get("version") != cellseg3d_dist.__version__:
         raise OutputError(
             f"{out} was made by version {status.get('version')}, this is "
-            f"{cellseg3d_dist.__version__}. Resume it with that version, or start anew."
+            f"{cellseg3d_dist.__version__}. Resume it with that version, or start a new run."
         )
+    config = make_config(read_yaml(folder.config), str(folder.config))
+    _refuse_changed(folder, _differences(status["deciding"], config.deciding()))
+    if complete and not inputs_exist(config):
+        return RunResult(folder.path, status["facts"]["cells"], 0)
     inputs = open_inputs(config, None)
-    if status.get("fingerprint") is None:
-        raise OutputError(f"{out}: its array was not stored to the end. Start it anew.")
-    changed = _differences(status["fingerprint"], inputs.fingerprint())
-    changed += _differences(status.get("deciding", config.deciding()), config.deciding())
-    if changed:
-        raise OutputError(f"{out} cannot be resumed, {'; '.join(changed)}. Start a new run.")
+    now = _fingerprints(inputs)
+    _refuse_changed(folder, _changed_inputs(status["metadata"], now["metadata"], "metadata"))
+    moved = _changed_inputs(status["fingerprint"], now["fingerprint"], "files")
+    if complete:
+        _refuse_changed(folder, moved)
+        return RunResult(folder.path, status["facts"]["cells"], 0)
     block_shape = tuple(status["plan"]["block_shape"])
     fixed = config.model_copy(update={"block_shape": block_shape})
     the_plan = make_plan(fixed, inputs.volume)
-    return _execute(folder, config, inputs, the_plan, client, progress, resumed=True)
+    return _execute(
+        folder, config, inputs, the_plan, client, progress, resumed=True, compare=bool(moved)
+    )
+
+
+def _refuse_changed(folder: RunFolder, changed: list[str]) -> None:
+    if changed:
+        raise OutputError(
+            f"{folder.path} cannot be resumed: {'; '.join(changed)}. Undo that, or start a new run."
+        )
 
 
 def plan(image: str | Path | np.ndarray[Any, Any], **options: Any) -> Plan:
@@ -214,7 +229,7 @@ def _store_array(
     )
     inputs = replace(inputs, volume=open_volume(config.image, channel=config.channel))
     folder.config.write_text(config.to_yaml())
-    folder.update_status(fingerprint=inputs.fingerprint())
+    folder.update_status(**_fingerprints(inputs))
     return config, inputs
 
 
@@ -226,6 +241,7 @@ def _execute(
     client: Client | None,
     progress: Progress | None,
     resumed: bool,
+    compare: bool = False,
 ) -> RunResult:
     progress = progress or NoProgress()
     with contextlib.ExitStack() as stack:
@@ -239,6 +255,9 @@ def _execute(
         folder.update_status(status="running", deciding=config.deciding())
         try:
             image = _readable(folder, config, inputs, runner)
+            if compare:
+                check_unchanged(folder, the_plan.grid, image, runner)
+                folder.update_status(**_fingerprints(inputs))
             job = Pipeline(config, the_plan, image, inputs.labels_true, folder, runner)
             facts = job.run()
         except BaseException as error:
@@ -308,12 +327,10 @@ def _finish(
     write_run_report(folder.path, config, inputs.volume, the_plan.block_shape)
     _note_end(folder, runner, status, facts, report_seconds=time.monotonic() - began)
     if failed:
-        shown = "; ".join(
-            f"{b} in {stage}: {error}" for b, stage, error in list(failed.values())[:3]
-        )
+        block, stage, error = next(iter(failed.values()))
         raise BlocksFailedError(
-            f"{len(failed)} of {the_plan.n_blocks} blocks failed and are 0 in the labels "
-            f"({shown}). When mended, {folder.go_on}"
+            f"{len(failed)} of {the_plan.n_blocks} blocks failed and are 0 in the labels, listed "
+            f"in {folder.status_file}; {block} in {stage}: {error} When mended, {folder.go_on}"
         )
     return RunResult(folder.path, facts["cells"], runner.executed)
 
@@ -349,7 +366,20 @@ def _note_end(
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     keys = sorted(before.keys() | now.keys())
     return [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        f"{key} was {before.get(key, 'not set')!r} and is {now.get(key, 'not set')!r}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _fingerprints(inputs: Inputs) -> dict[str, dict[str, str]]:
+    return {"fingerprint": inputs.fingerprint(), "metadata": inputs.fingerprint(files=False)}
+
+
+def _changed_inputs(before: dict[str, str], now: dict[str, str], what: str) -> list[str]:
+    keys = sorted(before.keys() | now.keys())
+    return [
+        f"the {what} of the {key} have changed since"
         for key in keys
         if before.get(key) != now.get(key)
     ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.config import SegmentConfig
+from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region, Triple, ceil_div
 from cellseg3d_dist.volumes import Volume, open_volume
@@ -86,6 +89,11 @@ class ImageInput:
         return None if self.mask is None else self.mask.read(region)
 
 
+def input_digest(channels: Sequence[npt.NDArray[Any]], within: npt.NDArray[np.bool_] | None) -> str:
+    """Checksum of what a block was made from: voxels of its write region, and the mask."""
+    return digest(*channels) if within is None else digest(*channels, within)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Everything a run reads, opened and checked."""
@@ -100,10 +108,12 @@ class Inputs:
         found = [v.location for v in (self.volume, self.labels_true) if v is not None]
         return [text for text in given + found if text != "<memory>"]
 
-    def fingerprint(self) -> dict[str, str]:
-        """Of each input."""
-        found = {"image": self.volume.fingerprint()}
-        return found | ({"mask": self.mask.volume.fingerprint()} if self.mask else {})
+    def fingerprint(self, *, files: bool = True) -> dict[str, str]:
+        """Of image and mask, see :meth:`Volume.fingerprint`."""
+        found = {"image": self.volume.fingerprint(files=files)}
+        if self.mask is not None:
+            found["mask"] = self.mask.volume.fingerprint(files=files)
+        return found
 
 
 def open_inputs(config: SegmentConfig, stored: np.ndarray[Any, Any] | None) -> Inputs:
@@ -133,3 +143,9 @@ def open_inputs(config: SegmentConfig, stored: np.ndarray[Any, Any] | None) -> I
                 f"{volume.shape}. Give labels of the same shape."
             )
     return Inputs(volume, mask, truth)
+
+
+def inputs_exist(config: SegmentConfig) -> bool:
+    """Whether the files of image and mask are there; of a URL, always."""
+    given = [text for text in (config.image, config.mask) if text]
+    return all("://" in text or Path(text).exists() for text in given)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
+from cellseg3d_dist.errors import VolumeError
 from cellseg3d_dist.measuring.writing import replacing
 from cellseg3d_dist.report import figures, panels, text, words
 from cellseg3d_dist.report.cells import Cells, read_cells
@@ -116,6 +117,7 @@ def _header(data: ReportData, cells: Cells, seams: SeamCheck) -> dict[str, Any]:
 
 def _pictures(data: ReportData, cells: Cells) -> dict[str, Any]:
     window = panels.window_shape(cells, data)
+    slices, unreadable = _slices(cells, data)
     place = "the place with most cells" if cells.total else "the middle of the volume"
     size = text.product([n * s for n, s in zip(window, data.voxel_size, strict=True)])
     return {
@@ -123,14 +125,21 @@ def _pictures(data: ReportData, cells: Cells) -> dict[str, Any]:
         if data.projections
         else "",
         "extent_text": f"The volume measures {text.product(data.extent_um)} µm (z, y, x).",
-        "slices_text": f"Slices through {place}, a window of {size} µm (z, y, x).",
-        "slices": [
-            {"axes": s.axes, "where": s.where, "image": _embedded(s.image)}
-            for s in panels.slice_figures(cells, data)
-        ],
+        "slices_text": unreadable or f"Slices through {place}, a window of {size} µm (z, y, x).",
+        "slices": slices,
         "dots": cells.total <= panels.MAX_DOTS,
         "density": _embedded(panels.density_figure(cells, data)) if cells.total else "",
     }
+
+
+def _slices(cells: Cells, data: ReportData) -> tuple[list[dict[str, str]], str]:
+    """The slices; or, of an image that cannot be read there, none and why."""
+    try:
+        made = panels.slice_figures(cells, data)
+    except VolumeError as error:
+        return [], f"The slices cannot be shown: {error}"
+    shown = [{"axes": s.axes, "where": s.where, "image": _embedded(s.image)} for s in made]
+    return shown, ""
 
 
 def _sizes(cells: Cells) -> dict[str, Any]:

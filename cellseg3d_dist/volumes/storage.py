@@ -22,6 +22,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from cellseg3d_dist.errors import EnvironmentFailedError, VolumeError
+from cellseg3d_dist.volumes.checked_store import opened_checked
 
 JSONObject = dict[str, Any]
 
@@ -246,9 +247,9 @@ def _open_zarr(location: str, _stamp: tuple[int, ...], writable: bool) -> zarr.A
         if is_url(location):
             _filesystem(location)
             store: Any = zarr.storage.FsspecStore.from_url(location, read_only=True)
-            return zarr.open_array(store=store, mode="r")
+            return opened_checked(store)
         if not writable:
-            return zarr.open_array(store=LocalStore(location, read_only=True), mode="r")
+            return opened_checked(LocalStore(location, read_only=True))
         # an all-background shard is still written, so that a lost one can be told apart;
         # looking for it also halved the speed of writing (380 against 180 Mvoxel/s)
         with zarr.config.set({"array.write_empty_chunks": True}):

@@ -88,9 +88,9 @@ class TiffSource:
                 return _read_mapped(layout, region, channel, time)
             return _read_pages(layout, region, channel, time)
 
-    def signature(self) -> list[Any]:
+    def signature(self, *, files: bool) -> list[Any]:
         """Size and time of the file."""
-        return [self.path, *_file_stamp(Path(self.path))]
+        return [self.path, *(_file_stamp(Path(self.path)) if files else ())]
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,10 @@ class PlanesSource:
                 out[row] = native(_read_page(page, region.slices[1:]))
         return out
 
-    def signature(self) -> list[Any]:
+    def signature(self, *, files: bool) -> list[Any]:
         """Name, size and time of each plane."""
+        if not files:
+            return list(self.names)
         return [[name, *_file_stamp(Path(self.folder) / name)] for name in self.names]
 
 

@@ -28,8 +28,8 @@ class Source(Protocol):
     def read(self, region: Region, channel: int, time: int) -> np.ndarray[Any, Any]:
         """Voxels of a region of the stored level, (z, y, x), in the type of the volume."""
 
-    def signature(self) -> list[Any]:
-        """What changes when the stored data change, as JSON."""
+    def signature(self, *, files: bool) -> list[Any]:
+        """What changes when the metadata or, with ``files``, the stored data change; JSON."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,12 @@ class Volume:
         a, b, c = (o + s for o, s in zip(self.offset, region.start, strict=True))
         return replace(self, shape=region.shape, origin=(z, y, x), offset=(a, b, c))
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, files: bool = True) -> str:
         """Hash of what this volume is: 32 hexadecimal digits.
 
         From location, metadata and the sizes and times of the files (the first 20,000), so it
-        costs no reading of voxels; an array in memory is hashed whole.
+        costs no reading of voxels; an array in memory is hashed whole. Without ``files`` only
+        from location and metadata.
         """
         said = [
             self.location,
@@ -139,7 +140,7 @@ class Volume:
             self.channel,
             self.time,
             self.level,
-            self.source.signature(),
+            self.source.signature(files=files),
         ]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
 
@@ -193,14 +194,14 @@ class ZarrSource:
             array = open_zarr(self.location)
             return _select(array, self.axes, region, channel, time)
 
-    def signature(self) -> list[Any]:
+    def signature(self, *, files: bool) -> list[Any]:
         """Metadata files, and the size and time of each chunk file."""
         said: list[Any] = [self.location, self.axes]
         for folder in (*self.metadata, self.location):
             for name in ("zarr.json", ".zarray", ".zattrs"):
                 raw = read_bytes(folder, name)
                 said.append(None if raw is None else hashlib.sha256(raw).hexdigest())
-        if not is_url(self.location):
+        if files and not is_url(self.location):
             said += file_stamps(Path(self.location))
         return said
 
@@ -218,7 +219,7 @@ class ArraySource:
             part = _select(self.array, self.axes, region, channel, time)
         return part.copy() if np.may_share_memory(part, self._memory()) else part
 
-    def signature(self) -> list[Any]:
+    def signature(self, *, files: bool) -> list[Any]:
         """Hash of all bytes of an ndarray; the metadata of a Zarr array."""
         if isinstance(self.array, zarr.Array):
             return [str(self.array.metadata.to_dict())]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.engine.fragments import Fragments
-from cellseg3d_dist.engine.inputs import ImageInput
+from cellseg3d_dist.engine.inputs import ImageInput, input_digest
 from cellseg3d_dist.engine.records import (
     digest,
     read_record,
@@ -78,6 +78,10 @@ class Relabel:
             "cells": write_record(path, **cells.to_arrays()),
             "first": int(cells.label[0]) if cells.n_rows else 0,
             "last": int(cells.label[-1]) if cells.n_rows else 0,
+            # the survey knows one channel
+            "input": input_digest(channels, self.image.within(block.write_region))
+            if len(channels) > 1
+            else None,
         }
 
     def _final(self, block: Block) -> npt.NDArray[np.unsignedinteger]:

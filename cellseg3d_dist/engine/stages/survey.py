@@ -10,8 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cellseg3d_dist.engine.inputs import ImageInput
-from cellseg3d_dist.engine.records import read_record, record_digest, record_path, write_record
+from cellseg3d_dist.engine.inputs import ImageInput, input_digest
+from cellseg3d_dist.engine.records import (
+    read_record,
+    record_digest,
+    record_path,
+    write_record,
+)
 from cellseg3d_dist.engine.stage import BlockRecord
 from cellseg3d_dist.grid import Block, BlockGrid, Region, Triple, ceil_div
 from cellseg3d_dist.instances.filters import Sigma, gaussian, kernel_radius
@@ -72,6 +77,7 @@ class Survey:
             "not_finite": self.image.n_not_finite(block.write_region),
             "read_is_zero": not image.any(),
             "digest": write_record(path, bins=counts.bins, counts=counts.counts, **planes),
+            "input": input_digest([own], within),
         }
         if self.outline_sigma and counted.size:
             low, high = self._smoothed_extremes(image, region, block, within)
