@@ -12,12 +12,10 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 import cellseg3d_dist
 from cellseg3d_dist.config import SegmentConfig, make_config, read_yaml
@@ -33,7 +31,7 @@ from cellseg3d_dist.engine.folder import (
 from cellseg3d_dist.engine.inputs import ImageInput, Inputs, inputs_exist, open_inputs
 from cellseg3d_dist.engine.logs import WorkerLog, logging_to
 from cellseg3d_dist.engine.pipeline import Pipeline
-from cellseg3d_dist.engine.plan import Plan, check_disk, make_plan
+from cellseg3d_dist.engine.plan import Plan, check_disk, make_plan, planned_before
 from cellseg3d_dist.engine.progress import NoProgress, Progress
 from cellseg3d_dist.engine.runner import Interrupted, Runner
 from cellseg3d_dist.engine.stages.convert import Convert
@@ -44,7 +42,7 @@ from cellseg3d_dist.grid import Selection
 from cellseg3d_dist.instances.backends import kernels_of
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.report.run import write_run_report
-from cellseg3d_dist.volumes import limit_threads, open_volume
+from cellseg3d_dist.volumes import limit_threads, location_of, open_volume
 from cellseg3d_dist.volumes.convert import create_conversion, plan_conversion
 
 if TYPE_CHECKING:
@@ -89,7 +87,7 @@ class RunResult:
 
 
 def segment(
-    image: str | Path | np.ndarray[Any, Any],
+    image: Any,
     out: str | Path,
     *,
     client: Client | None = None,
@@ -102,8 +100,9 @@ def segment(
 
     Parameters
     ----------
-    image : path, URL or ndarray
-        OME-Zarr, a Zarr array, TIFF; an array in memory is stored in the run folder first.
+    image : path, URL, zarr.Array, ndarray or dask array
+        OME-Zarr, a Zarr array, TIFF. An array in memory, or a lazy one, is stored in the run
+        folder first, block by block in this process.
     out : path
         The run folder; must not exist unless ``overwrite`` replaces an earlier run.
     client : distributed.Client, optional
@@ -123,16 +122,17 @@ def segment(
         If disk or cluster failed; the run can be resumed.
     """
     out = absolute_path(out)
-    stored = None if isinstance(image, str | Path) else image
+    stored_at = location_of(image)
+    image = image if stored_at is None else stored_at
+    stored = None if isinstance(image, str) else image
     config = _config_of(image, options)
     inputs = open_inputs(config, stored)
     check_new_output(out, inputs.locations(config), overwrite)
     check_options(config, inputs.volume)
-    the_plan = make_plan(config, inputs.volume)
-    check_disk(the_plan, out)
     kernels_of(config.backend)
-    if config.executor == "dask":
-        check_cluster(client, config.scheduler)
+    resources = check_cluster(client, config.scheduler) if config.executor == "dask" else None
+    the_plan = make_plan(config, inputs.volume, resources)
+    check_disk(the_plan, out)
     status = {
         "status": "running",
         "version": cellseg3d_dist.__version__,
@@ -147,7 +147,7 @@ def segment(
     with naming_disk_errors(folder):
         folder.config.write_text(config.to_yaml())
     if stored is not None:
-        config, inputs = _store_array(folder, config, inputs)
+        config, inputs = _store_array(folder, config, stored)
     return _execute(folder, config, inputs, the_plan, client, progress, resumed=False)
 
 
@@ -185,7 +185,8 @@ def resume(
         return RunResult(folder.path, status["facts"]["cells"], 0)
     block_shape = tuple(status["plan"]["block_shape"])
     fixed = config.model_copy(update={"block_shape": block_shape})
-    the_plan = make_plan(fixed, inputs.volume)
+    resources = check_cluster(client, config.scheduler) if config.executor == "dask" else None
+    the_plan = planned_before(make_plan(fixed, inputs.volume, resources), status["plan"])
     return _execute(
         folder, config, inputs, the_plan, client, progress, resumed=True, compare=bool(moved)
     )
@@ -198,38 +199,37 @@ def _refuse_changed(folder: RunFolder, changed: list[str]) -> None:
         )
 
 
-def plan(image: str | Path | np.ndarray[Any, Any], **options: Any) -> Plan:
+def plan(image: Any, **options: Any) -> Plan:
     """What :func:`segment` would do: blocks, memory, disk and hours. Nothing is created."""
-    stored = None if isinstance(image, str | Path) else image
+    stored_at = location_of(image)
+    image = image if stored_at is None else stored_at
+    stored = None if isinstance(image, str) else image
     config = _config_of(image, options)
     volume = open_inputs(config, stored).volume
     check_options(config, volume)
     return make_plan(config, volume)
 
 
-def _config_of(image: str | Path | np.ndarray[Any, Any], options: dict[str, Any]) -> SegmentConfig:
+def _config_of(image: Any, options: dict[str, Any]) -> SegmentConfig:
     if isinstance(image, str | Path):
-        return make_config(options | {"image": str(image)}).located()
+        text = str(image)
+        text = text if "://" in text else str(absolute_path(text))
+        return make_config(options | {"image": text}).located()
     return make_config(options | {"image": "<memory>"})
 
 
 def _store_array(
-    folder: RunFolder, config: SegmentConfig, inputs: Inputs
+    folder: RunFolder, config: SegmentConfig, stored: Any
 ) -> tuple[SegmentConfig, Inputs]:
-    """Write an array in memory into the run folder, where workers can read it."""
-    conversion = create_conversion(
-        replace(inputs.volume, offset=(0, 0, 0)) if not config.region else inputs.volume,
-        folder.work / "array.ome.zarr",
-        n_levels=1,
-    )
+    """Write an array in memory, or a lazy one, into the run folder, where workers can read it."""
+    volume = open_volume(stored, voxel_size=config.voxel_size, time=config.time)
+    conversion = create_conversion(volume, folder.work / "array.ome.zarr", n_levels=1)
     for block in conversion.grid.blocks():
         conversion.run(block.write_region)
-    config = config.model_copy(
-        update={"image": str(folder.work / "array.ome.zarr"), "region": None, "time": None}
-    )
-    inputs = replace(inputs, volume=open_volume(config.image, channel=config.channel))
+    config = config.model_copy(update={"image": conversion.image.path, "time": None})
+    inputs = open_inputs(config, None)
     folder.config.write_text(config.to_yaml())
-    folder.update_status(**_fingerprints(inputs))
+    folder.update_status(**_fingerprints(inputs), deciding=config.deciding())
     return config, inputs
 
 

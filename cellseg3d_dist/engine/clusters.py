@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -76,8 +77,33 @@ def connect(
             yield own
 
 
-def check_cluster(client: Client | None, scheduler: str | None) -> None:
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster that is there already offers: threads, and bytes for each of them."""
+
+    workers: int
+    memory_limit: int
+
+    @classmethod
+    def of(cls, client: Client) -> Resources:
+        """The least that any worker's thread has; workers without a limit share their machine."""
+        workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
+        threads = sum(int(worker["nthreads"]) for worker in workers)
+        limits = [
+            int(worker["memory_limit"]) // max(1, int(worker["nthreads"]))
+            for worker in workers
+            if worker.get("memory_limit")
+        ]
+        return cls(max(1, threads), min(limits, default=default_memory_limit(max(1, threads))))
+
+
+def check_cluster(client: Client | None, scheduler: str | None) -> Resources | None:
     """Refuse a cluster that cannot be used, before anything is created.
+
+    Returns
+    -------
+    Resources or None
+        Of the given client or scheduler; None where an own cluster will be started.
 
     Raises
     ------
@@ -87,11 +113,13 @@ def check_cluster(client: Client | None, scheduler: str | None) -> None:
     """
     if client is not None:
         _check_versions(client, "the given client")
-        return
+        return Resources.of(client)
     address = _address(scheduler)
-    if address:
-        with _reach(address) as reached:
-            _check_versions(reached, f"scheduler {address}")
+    if not address:
+        return None
+    with _reach(address) as reached:
+        _check_versions(reached, f"scheduler {address}")
+        return Resources.of(reached)
 
 
 def _address(scheduler: str | None) -> str | None:

@@ -126,18 +126,17 @@ class DaskExecutor:
         EnvironmentFailedError
             If the scheduler is lost.
         """
-        if self._stopped:
-            return
         suspects: list[Block] = []
         window = self._window or max(16, 4 * self.n_workers)
-        yield from self._pass(stage, iter(blocks), window, suspects)
-        for block in list(suspects):
-            if self._stopped:
-                return
+        yield from self._pass(stage, self._until_stopped(blocks), window, suspects)
+        for block in self._until_stopped(suspects):
             last: list[Block] = []
             yield from self._pass(stage, iter([block]), 1, last)
             for poison in last:
                 yield Outcome(poison, None, "its worker process died, also when alone")
+
+    def _until_stopped(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        return itertools.takewhile(lambda _: not self._stopped, blocks)
 
     def _pass(
         self, stage: Stage, blocks: Iterator[Block], window: int, suspects: list[Block]
@@ -158,8 +157,7 @@ class DaskExecutor:
                         flight.submit([block], attempt + 1)
                     else:
                         yield Outcome.of_error(block, answer)
-                if not self._stopped:
-                    flight.submit(itertools.islice(blocks, window - flight.n_blocks))
+                flight.submit(itertools.islice(blocks, window - flight.n_blocks))
         except (FutureCancelledError, ClosedClientError, OSError) as error:
             raise EnvironmentFailedError(
                 f"Stage {stage.name}: the scheduler at {_address(self._client)} was lost "

@@ -11,7 +11,7 @@ from typing import Any
 
 from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.engine import memory
-from cellseg3d_dist.engine.clusters import default_memory_limit, default_workers
+from cellseg3d_dist.engine.clusters import Resources, default_memory_limit, default_workers
 from cellseg3d_dist.engine.memory import BlockMemory
 from cellseg3d_dist.errors import ConfigError, EnvironmentFailedError, MemoryLimitError
 from cellseg3d_dist.grid import BlockGrid, Region, Triple, ceil_div
@@ -97,8 +97,15 @@ class Plan:
             )
 
 
-def make_plan(config: SegmentConfig, volume: Volume) -> Plan:
+def make_plan(config: SegmentConfig, volume: Volume, resources: Resources | None = None) -> Plan:
     """Plan a run and check its memory.
+
+    Parameters
+    ----------
+    config, volume
+        What to do with which image.
+    resources : Resources or None
+        Of a cluster that is there already; None plans for an own local one.
 
     Raises
     ------
@@ -106,7 +113,11 @@ def make_plan(config: SegmentConfig, volume: Volume) -> Plan:
         If a block would need more than a worker may use, with the block shape that fits.
     """
     workers = 1 if config.executor == "serial" else config.workers or default_workers()
-    limit = config.memory_limit or default_memory_limit(workers)
+    if resources is not None:
+        workers = resources.workers
+    limit = config.memory_limit or (
+        resources.memory_limit if resources is not None else default_memory_limit(workers)
+    )
     if config.block_shape is not None:
         n_blocks = BlockGrid(volume.shape, config.block_shape).n_blocks
         if n_blocks > MAX_BLOCKS:
@@ -126,6 +137,12 @@ def make_plan(config: SegmentConfig, volume: Volume) -> Plan:
     if fits:
         return plan
     raise MemoryLimitError(_over_limit(plan, config, volume))
+
+
+def planned_before(now: Plan, before: dict[str, Any]) -> Plan:
+    """The plan of an earlier sitting: what decides what blocks write stays as it was."""
+    z, y, x = before["flood_halo"]
+    return replace(now, flood_halo=(z, y, x), redo=bool(before["redo"]))
 
 
 def check_disk(plan: Plan, out: Path) -> None:

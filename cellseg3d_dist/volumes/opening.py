@@ -73,8 +73,8 @@ def open_volume(
     ----------
     source
         OME-Zarr 0.4 or 0.5 (a group), a Zarr array, a 3D TIFF or a folder of TIFF planes, as
-        path or URL (http, https, s3); or a zarr.Array or ndarray. Axes of plain arrays are
-        zyx, czyx or tczyx by their number, or Zarr 3's ``dimension_names``.
+        path or URL (http, https, s3); or a zarr.Array, ndarray or dask array. Axes of plain
+        arrays are zyx, czyx or tczyx by their number, or Zarr 3's ``dimension_names``.
     voxel_size
         (z, y, x) in micrometres, of the level that is opened. Needed where the metadata give
         none; takes the place of what they say.
@@ -97,12 +97,12 @@ def open_volume(
         If disk or network failed.
     """
     wanted = _Wanted(_checked_size(voxel_size), channel, time, level, region)
+    stored = location_of(source)
+    if stored is not None and not isinstance(source, str | Path):
+        return _cropped(_open_path(stored, wanted), wanted)
     if isinstance(source, zarr.Array):
-        if isinstance(source.store, LocalStore):
-            location = join(str(Path(source.store.root).absolute()), source.path)
-            return _cropped(_open_path(location.rstrip("/"), wanted), wanted)
         return _cropped(_open_array(source, wanted), wanted)
-    if isinstance(source, np.ndarray):
+    if isinstance(source, np.ndarray) or hasattr(source, "__dask_graph__"):
         return _cropped(_open_array(source, wanted), wanted)
     if not isinstance(source, str | Path):
         raise VolumeError(
@@ -110,6 +110,13 @@ def open_volume(
         )
     location = _normalised(source)
     return _cropped(_open_path(location, wanted), wanted)
+
+
+def location_of(source: Any) -> str | None:
+    """Path or URL of what is stored, a zarr.Array on disk included; None for other arrays."""
+    if isinstance(source, zarr.Array) and isinstance(source.store, LocalStore):
+        return join(str(Path(source.store.root).absolute()), source.path).rstrip("/")
+    return str(source) if isinstance(source, str | Path) else None
 
 
 def _cropped(volume: Volume, wanted: _Wanted) -> Volume:
@@ -210,8 +217,8 @@ def _open_plain(info: ArrayInfo, wanted: _Wanted) -> Volume:
                     return _open_multiscale(multiscale, wanted)
     if wanted.level != 0:
         raise VolumeError(f"{info.location} is one array, so it has no level {wanted.level}.")
-    size = _needed_size(info.location, wanted)
     axes = _plain_axes(info)
+    size = _needed_size(info.location, wanted)
     return _zarr_volume(info.location, info, axes, (size, (0.0, 0.0, 0.0)), wanted)
 
 
@@ -328,7 +335,7 @@ def _chosen_time(location: str, time: int | None, n_times: int) -> int:
     return time
 
 
-def _open_array(array: zarr.Array | np.ndarray[Any, Any], wanted: _Wanted) -> Volume:
+def _open_array(array: Any, wanted: _Wanted) -> Volume:
     location = "<memory>"
     if wanted.level != 0:
         raise VolumeError(f"{location} is one array, so it has no level {wanted.level}.")
@@ -339,7 +346,8 @@ def _open_array(array: zarr.Array | np.ndarray[Any, Any], wanted: _Wanted) -> Vo
         )
     axes = _axes_by_number(location, tuple(array.shape))
     sizes = dict(zip(axes, array.shape, strict=True))
-    chunk = dict(zip(axes, getattr(array, "chunks", array.shape), strict=True))
+    chunks = getattr(array, "chunksize", getattr(array, "chunks", array.shape))
+    chunk = dict(zip(axes, chunks, strict=True))
     geometry = (_needed_size(location, wanted), (0.0, 0.0, 0.0))
     source = ArraySource(array, axes)
     return _make_volume(location, source, "array", sizes, chunk, array.dtype, geometry, wanted)
