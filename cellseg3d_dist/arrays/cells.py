@@ -57,7 +57,8 @@ def measure(
     Returns
     -------
     dask.delayed.Delayed
-        Of a pyarrow.Table, see :func:`cellseg3d_dist.measuring.cell_table`.
+        Of a pyarrow.Table, see :func:`cellseg3d_dist.measuring.cell_table`. In one
+        ``dask.compute`` give it after the arrays: dask groups results by kind.
 
     Raises
     ------

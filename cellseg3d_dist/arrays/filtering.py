@@ -55,8 +55,9 @@ def smooth(
     voxel_size : (z, y, x) in micrometres, optional
         That of a stored image is known.
     chunks : optional
-        As in :mod:`dask.array`; default are those of a dask array, and of a stored image
-        multiples of its own.
+        Blocks to compute in, and chunks of the result, as in :mod:`dask.array`. Default are
+        a dask array's own, and of a stored image multiples of its own up to 8 million
+        voxels; blocks thinner than the halo are joined.
 
     Returns
     -------
@@ -71,6 +72,7 @@ def smooth(
     """
     source = source_of(image, voxel_size, chunks)
     widths = widths_of("sigma", sigma, source.voxel_size)
+    source = source.for_halo(kernel_radius(widths))
     name = f"smooth-{tokenize(source.token, widths)}"
     tasks: dict[Key, Any] = {
         (name, *b.index): smoothing(source, b, widths, _itself) for b in source.cut.blocks()
@@ -102,7 +104,8 @@ def otsu_threshold(
         When computed, if the smoothed values are too large for float32.
     """
     source = source_of(image, voxel_size, chunks)
-    return threshold_of(source, widths_of("sigma", sigma, source.voxel_size))
+    widths = widths_of("sigma", sigma, source.voxel_size)
+    return threshold_of(source.for_halo(kernel_radius(widths)), widths)
 
 
 def foreground(
@@ -129,6 +132,7 @@ def foreground(
     """
     source = source_of(image, voxel_size, chunks)
     widths = widths_of("sigma", sigma, source.voxel_size)
+    source = source.for_halo(kernel_radius(widths))
     value, reads = threshold_argument(source, widths, threshold)
     name = f"foreground-{tokenize(source.token, widths, value)}"
     tasks: dict[Key, Any] = {
@@ -149,13 +153,15 @@ def widths_of(option: str, width: Width, voxel_size: Spacing | None) -> Sigma:
     if not isinstance(width, str) and np.ndim(width) == 1:
         widths = tuple(float(value) for value in np.asarray(width))
         if len(widths) != 3 or not all(math.isfinite(value) and value >= 0 for value in widths):
-            raise ConfigError(f"{option} = {widths} must be one or three numbers of at least 0.")
+            raise ConfigError(f"{option} {widths} must be one or three numbers of at least 0.")
         return (widths[0], widths[1], widths[2])
     try:
         length = _LENGTH.validate_python(width)
-    except ValidationError as error:
-        said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{option} = {width!r}: {said}.") from None
+    except ValidationError:
+        raise ConfigError(
+            f"{option} {width!r} must be a length of at least 0, in voxels or as 3.2um, "
+            "or three in voxels along (z, y, x)."
+        ) from None
     return length.voxels(spacing_for(option, length, voxel_size))
 
 
@@ -169,7 +175,7 @@ def spacing_for(option: str, given: Length | CellVolume, voxel_size: Spacing | N
     """
     if given.in_micrometres and voxel_size is None:
         raise ConfigError(
-            f"{option} = {given} needs voxel_size, (z, y, x) in micrometres; or give it in voxels."
+            f"{option} {given} needs voxel_size, (z, y, x) in micrometres; or give it in voxels."
         )
     return voxel_size or (1.0, 1.0, 1.0)
 

@@ -13,70 +13,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from dask.base import tokenize
 
-from cellseg3d_dist.arrays.filtering import Width, spacing_for, threshold_argument, widths_of
-from cellseg3d_dist.arrays.settling import Front, front_of, settle
-from cellseg3d_dist.arrays.sources import (
-    Array,
-    Cut,
-    Image,
-    Key,
-    Reader,
-    Source,
-    lazy_array,
-    source_of,
+from cellseg3d_dist.arrays.filtering import (
+    Width,
+    smoothing,
+    spacing_for,
+    threshold_argument,
+    widths_of,
 )
+from cellseg3d_dist.arrays.fragments import (
+    LABELS,
+    Components,
+    Contacts,
+    Finish,
+    Flood,
+    Indices,
+    Lookup,
+    Record,
+    record_of,
+)
+from cellseg3d_dist.arrays.settling import settle
+from cellseg3d_dist.arrays.sources import Cut, Image, Key, Source, lazy_array, source_of
 from cellseg3d_dist.config import CellVolume, SegmentConfig, make_config
 from cellseg3d_dist.errors import VolumeError
-from cellseg3d_dist.grid import Block, Region, Triple
-from cellseg3d_dist.instances.components import REACH, components, names_of_first_voxels
+from cellseg3d_dist.grid import Triple
+from cellseg3d_dist.instances.components import REACH
+from cellseg3d_dist.instances.filters import Sigma, kernel_radius
 from cellseg3d_dist.instances.spots import position_of_seeds
-from cellseg3d_dist.instances.voronoi import (
-    VoronoiSpec,
-    compact,
-    foreground,
-    voronoi_otsu_block,
-)
-from cellseg3d_dist.merging.contacts import Faces, contacts, faces_of, side_of
+from cellseg3d_dist.instances.voronoi import VoronoiSpec
 from cellseg3d_dist.merging.names import edges_by_name
 from cellseg3d_dist.merging.union_find import Merged, merge
-
-Indices = npt.NDArray[np.int64]
-LABELS = np.dtype(np.uint32)
-
-
-class Runs(NamedTuple):
-    """An array as its runs of equal values in raster order."""
-
-    values: npt.NDArray[Any]
-    lengths: Indices
-
-
-class Record(NamedTuple):
-    """What the merge is told of a block's fragments, in the order of their labels."""
-
-    names: npt.NDArray[np.uint64]
-    sizes: Indices
-    front: Front | None = None
-    faces: Faces | None = None
-    pairs: Indices | None = None
-    """Contacts: own label, number of the other block, its label."""
-
-
-class Lookup(NamedTuple):
-    """What the merge tells the blocks: final ids of fragments, and of open voxels."""
-
-    final: npt.NDArray[np.uint32]
-    offsets: Indices
-    open_voxels: Indices
-    open_final: npt.NDArray[np.uint32]
 
 
 def label(
@@ -136,8 +108,8 @@ def label(
     Notes
     -----
     All labels depend on the merge, so every block is computed before the first is done. In
-    between, runs of labels stay in memory (8 to 12 bytes each; about 0.5 bytes per voxel
-    for nuclei in tissue). A dask array's chunks stay in memory from the threshold's first
+    between, runs of labels stay in memory: 12 bytes each, 0.2 per voxel of a phantom of
+    packed nuclei. A dask array's chunks stay in memory from the threshold's first
     pass to the flood, unless the threshold is a number. The merge holds about 100 bytes
     per fragment, and 90 per voxel that a block's halo leaves open. For volumes beyond
     memory there is :func:`cellseg3d_dist.segment`.
@@ -161,23 +133,24 @@ def label(
     }
     config = make_config({"image": "<array>", **given})
     outline = widths_of("outline_sigma", outline_sigma, source.voxel_size)
-    value, reads = threshold_argument(source, outline, threshold)
     limits = _volume_limits(config, source)
     if config.instances == "components":
-        spec = VoronoiSpec((0.0, 0.0, 0.0), outline, 0.0)
-        token = tokenize(source.token, spec, value, config.connectivity, limits)
-        tasks, records = _component_tasks(source, spec, value, REACH[config.connectivity], token)
+        source = source.for_halo(kernel_radius(outline))
+        value, reads = threshold_argument(source, outline, threshold)
+        token = tokenize(source.token, outline, value, config.connectivity, limits)
+        tasks, records = _component_tasks(source, outline, value, config.connectivity, token)
     else:
         spec = VoronoiSpec(widths_of("spot_sigma", spot_sigma, source.voxel_size), outline, 0.0)
         halo = (flood_halo,) * 3 if flood_halo else spec.default_flood_halo()
+        source = source.for_halo(_sum(halo, spec.filter_halo))
+        value, reads = threshold_argument(source, outline, threshold)
         token = tokenize(source.token, spec, value, halo, limits)
         tasks, records = _flood_tasks(source, spec, value, halo, token)
     merged, name = f"merge-{token}", f"label-{token}"
     tasks[merged] = (partial(_merge, source.cut, limits), records)
     for block in source.cut.blocks():
         fragments = (f"fragments-{token}", *block.index)
-        finish = partial(_finish, block, source.cut.shape)
-        tasks[(name, *block.index)] = (finish, fragments, merged)
+        tasks[(name, *block.index)] = (Finish(block, source.cut.shape), fragments, merged)
     return lazy_array(name, tasks, [*source.collections, *reads], source.cut, LABELS)
 
 
@@ -192,121 +165,44 @@ def _volume_limits(config: SegmentConfig, source: Source) -> tuple[int | None, i
     )
 
 
+def _sum(a: Triple, b: Triple) -> Triple:
+    z, y, x = (m + n for m, n in zip(a, b, strict=True))
+    return (z, y, x)
+
+
 def _flood_tasks(
     source: Source, spec: VoronoiSpec, threshold: Any, halo: Triple, token: str
 ) -> tuple[dict[Key, Any], list[Key]]:
+    """Fragments and records of a flood, and the keys that the merge is given."""
     tasks: dict[Key, Any] = {}
     records: list[Key] = []
-    z, y, x = (a + b for a, b in zip(halo, spec.filter_halo, strict=True))
     for block in source.cut.blocks():
-        reader, keys = source.read(block.write_region, (z, y, x))
+        reader, keys = source.read(block.write_region, _sum(halo, spec.filter_halo))
         fragments = (f"fragments-{token}", *block.index)
         records.append((f"record-{token}", *block.index))
         tasks[fragments] = (Flood(reader, block, source.cut.shape, spec, halo), threshold, *keys)
-        tasks[records[-1]] = (_record, fragments)
+        tasks[records[-1]] = (record_of, fragments)
     return tasks, records
 
 
 def _component_tasks(
-    source: Source, spec: VoronoiSpec, threshold: Any, reach: int, token: str
+    source: Source, outline: Sigma, threshold: Any, connectivity: int, token: str
 ) -> tuple[dict[Key, Any], list[Key]]:
+    """Fragments, records and contacts of components, and the keys that the merge is given."""
     tasks: dict[Key, Any] = {}
     joined: list[Key] = []
     for block in source.cut.blocks():
-        reader, keys = source.read(block.write_region, spec.filter_halo)
         fragments = (f"fragments-{token}", *block.index)
         record = (f"record-{token}", *block.index)
-        tasks[fragments] = (
-            Components(reader, block, source.cut.shape, spec, reach), threshold, *keys
-        )  # fmt: skip
-        tasks[record] = (_record, fragments)
-        after = list(source.cut.neighbours_after(block, reach))
+        find = Components(block, source.cut.shape, connectivity)
+        tasks[fragments] = smoothing(source, block, outline, find, threshold)
+        tasks[record] = (record_of, fragments)
+        after = list(source.cut.neighbours_after(block, REACH[connectivity]))
         sides = tuple((offset, source.cut.number(index)) for offset, index in after)
         others = [(f"record-{token}", *index) for _, index in after]
         joined.append((f"contacts-{token}", *block.index))
-        tasks[joined[-1]] = (partial(_contacts, sides, reach), record, *others)
+        tasks[joined[-1]] = (Contacts(sides, connectivity), record, *others)
     return tasks, joined
-
-
-@dataclass(frozen=True)
-class Flood:
-    """Voronoi-Otsu in one block: fragments by name, and what its halo leaves open."""
-
-    reader: Reader
-    block: Block
-    shape: Triple
-    spec: VoronoiSpec
-    halo: Triple
-
-    def __call__(self, threshold: Any, *pieces: Array) -> tuple[Runs, Record]:
-        """From the threshold and the image's pieces."""
-        region = self.block.write_region
-        around = region.expand((1, 1, 1), self.shape)
-        flood_region = region.expand(self.halo, self.shape)
-        found = voronoi_otsu_block(
-            self.reader(*pieces),
-            flood_region.expand(self.spec.filter_halo, self.shape),
-            flood_region,
-            around,
-            self.shape,
-            replace(self.spec, threshold=float(threshold)),
-        )
-        own = found.labels[region.within(around).slices]
-        labels, names = compact(np.ascontiguousarray(own).view(np.int32), found.names)
-        front = front_of(found, around, region, self.shape, min(self.halo))
-        return _runs(labels), Record(names, _sizes(labels, names.size), front)
-
-
-@dataclass(frozen=True)
-class Components:
-    """Connected components of one block's foreground, with its faces."""
-
-    reader: Reader
-    block: Block
-    shape: Triple
-    spec: VoronoiSpec
-    reach: int
-
-    def __call__(self, threshold: Any, *pieces: Array) -> tuple[Runs, Record]:
-        """From the threshold and the image's pieces."""
-        region = self.block.write_region
-        spec = replace(self.spec, threshold=float(threshold))
-        read_region = region.expand(spec.filter_halo, self.shape)
-        mask = foreground(self.reader(*pieces), read_region, region, spec)
-        connectivity = next(c for c, reach in REACH.items() if reach == self.reach)
-        labels, first = components(mask, connectivity)
-        names = names_of_first_voxels(first, region, self.shape)
-        return _runs(labels), Record(names, _sizes(labels, names.size), faces=faces_of(labels))
-
-
-def _runs(labels: Array) -> Runs:
-    flat = labels.ravel()
-    starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
-    return Runs(flat[starts], np.diff(starts, append=flat.size))
-
-
-def _sizes(labels: npt.NDArray[np.uint32], n: int) -> Indices:
-    return np.bincount(labels.ravel(), minlength=n + 1)[1:].astype(np.int64)
-
-
-def _record(fragments: tuple[Runs, Record]) -> Record:
-    return fragments[1]
-
-
-def _contacts(
-    sides: tuple[tuple[Triple, int], ...], reach: int, record: Record, *others: Record
-) -> Record:
-    """A block's record with its contacts in place of its faces."""
-    found = [np.empty((0, 3), np.int64)]
-    for (offset, number), other in zip(sides, others, strict=True):
-        if record.faces is None or other.faces is None:
-            continue
-        z, y, x = (-o for o in offset)
-        pairs = contacts(
-            side_of(record.faces, offset), side_of(other.faces, (z, y, x)), offset, reach
-        )
-        found.append(np.insert(pairs.astype(np.int64), 1, number, axis=1))
-    return record._replace(faces=None, pairs=np.concatenate(found))
 
 
 def _merge(cut: Cut, limits: tuple[int | None, int | None], records: list[Record]) -> Lookup:
@@ -349,7 +245,7 @@ def _add_open(
     block = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
     own = np.flatnonzero(owners == block)
     own = own[np.argsort(names[own])]
-    home = own[np.searchsorted(names[own], reached)]
+    home: Indices = own[np.searchsorted(names[own], reached)]
     np.add.at(sizes, home, 1)
     return home
 
@@ -361,20 +257,3 @@ def _checked(merged: Merged) -> npt.NDArray[np.uint32]:
             "Raise min_volume or the threshold, or label parts of the volume."
         )
     return merged.final.astype(LABELS)
-
-
-def _finish(
-    block: Block, shape: Triple, fragments: tuple[Runs, Record], lookup: Lookup
-) -> npt.NDArray[np.uint32]:
-    """The final labels of one block."""
-    runs, record = fragments
-    table = np.zeros(record.names.size + 1, LABELS)
-    start = lookup.offsets[block.number]
-    table[1:] = lookup.final[start : start + record.names.size]
-    region: Region = block.write_region
-    labels = np.repeat(table[runs.values], runs.lengths).reshape(region.shape)
-    if record.front is not None and record.front.open_voxels.size:
-        voxels = record.front.open_voxels
-        local = (a - s for a, s in zip(np.unravel_index(voxels, shape), region.start, strict=True))
-        labels[tuple(local)] = lookup.open_final[np.searchsorted(lookup.open_voxels, voxels)]
-    return labels

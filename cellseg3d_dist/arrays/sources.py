@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -79,6 +79,14 @@ class Cut:
         """Raveled number of the block at this index."""
         return int(np.ravel_multi_index(index, self.counts))
 
+    def joined(self, least: Triple) -> Cut:
+        """The same cut, neighbours joined until they are no thinner than ``least``.
+
+        What is left at the end of an axis stays as it is: equal chunks stay equal.
+        """
+        z, y, x = (_joined(axis, n) for axis, n in zip(self.chunks, least, strict=True))
+        return Cut((z, y, x))
+
     def blocks(self) -> Iterator[Block]:
         """All blocks by number."""
         for z, y, x in itertools.product(*(range(n) for n in self.counts)):
@@ -107,6 +115,16 @@ class Cut:
             np.searchsorted(b, v, "right") - 1 for b, v in zip(self.bounds, (z, y, x), strict=True)
         ]
         return np.ravel_multi_index(tuple(index), self.counts).astype(np.int64)
+
+
+def _joined(sizes: tuple[int, ...], least: int) -> tuple[int, ...]:
+    out: list[int] = []
+    for size in sizes:
+        if out and out[-1] < least:
+            out[-1] += size
+        else:
+            out.append(size)
+    return tuple(out)
 
 
 @dataclass(frozen=True)
@@ -152,21 +170,36 @@ def usable(image: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An image and its cut.
+    """An image and the blocks to compute it in, which need not be its chunks.
 
     Attributes
     ----------
-    token : str
-        Changes with what is read.
     image : Volume or dask.array.Array
+    name : str
+        Changes with what is read.
     voxel_size : (z, y, x) in micrometres, or None where it is not known
+    cut_given : bool
+        Whether the caller chose the blocks.
     """
 
-    cut: Cut
-    token: str
     image: Any
+    name: str
     dtype: np.dtype[Any]
     voxel_size: Spacing | None
+    cut: Cut
+    cut_given: bool
+
+    @property
+    def token(self) -> str:
+        """Changes with what is read, and in which blocks."""
+        return str(tokenize(self.name, self.cut.chunks))
+
+    def for_halo(self, halo: Triple) -> Source:
+        """With blocks no thinner than this halo, unless the caller chose them.
+
+        A stack of planes in chunks of one plane would be computed many times over.
+        """
+        return self if self.cut_given else replace(self, cut=self.cut.joined(halo))
 
     def read(self, region: Region, halo: Triple = (0, 0, 0)) -> tuple[Reader, list[Key]]:
         """A function that returns ``region`` with its halo, and the keys of its arguments.
@@ -176,8 +209,9 @@ class Source:
         region = region.expand(halo, self.cut.shape)
         if isinstance(self.image, Volume):
             return _FromVolume(self.image, region), []
-        indices = list(self.cut.overlapping(region))
-        places = tuple(self.cut.region(index) for index in indices)
+        chunks = Cut(self.image.chunks)
+        indices = list(chunks.overlapping(region))
+        places = tuple(chunks.region(index) for index in indices)
         return _FromChunks(region, places), [(self.image.name, *index) for index in indices]
 
     @property
@@ -214,14 +248,14 @@ def source_of(
         raise ConfigError(f"an array of {image.dtype} has no real numbers.")
     size = None if voxel_size is None else checked_spacing(voxel_size)
     if isinstance(image, Volume):
-        cut = Cut(_stored_chunks(image, chunks))
-        token = tokenize(image.fingerprint(), cut.chunks)
-        return Source(cut, token, image, image.dtype, size or image.voxel_size)
-    if chunks is not None:
-        image = image.rechunk(chunks)
-    if any(0 in axis for axis in image.chunks):
-        image = image.rechunk(tuple(tuple(n for n in axis if n) for axis in image.chunks))
-    return Source(Cut(image.chunks), image.name, image, image.dtype, size)
+        cut = _blocks(image, chunks, image.chunk_shape, AUTO_VOXELS)
+        name, size = image.fingerprint(), size or image.voxel_size
+    else:
+        if any(0 in axis for axis in image.chunks):
+            image = image.rechunk(tuple(tuple(n for n in axis if n) for axis in image.chunks))
+        cut = Cut(image.chunks) if chunks is None else _blocks(image, chunks, image.chunks, None)
+        name = image.name
+    return Source(image, name, image.dtype, size, cut, chunks is not None)
 
 
 def checked_spacing(voxel_size: Sequence[float]) -> Spacing:
@@ -240,15 +274,20 @@ def checked_spacing(voxel_size: Sequence[float]) -> Spacing:
     return (sizes[0], sizes[1], sizes[2])
 
 
-def _stored_chunks(volume: Volume, chunks: Any) -> Any:
-    found = da.core.normalize_chunks(
-        "auto" if chunks is None else chunks,
-        volume.shape,
-        limit=AUTO_VOXELS,
-        dtype=np.uint8,
-        previous_chunks=volume.chunk_shape,
-    )
-    return tuple(tuple(int(n) for n in axis) for axis in found)
+def _blocks(image: Any, chunks: Any, stored: Any, limit: int | None) -> Cut:
+    try:
+        found = da.core.normalize_chunks(
+            "auto" if chunks is None else chunks,
+            image.shape,
+            limit=limit,
+            dtype=np.uint8 if limit else image.dtype,
+            previous_chunks=stored,
+        )
+    except (ValueError, TypeError) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"chunks {chunks} do not fit the shape {image.shape}: {said}") from None
+    z, y, x = (tuple(int(n) for n in axis if n) for axis in found)
+    return Cut((z, y, x))
 
 
 def lazy_array(
