@@ -5,10 +5,9 @@
 One run times, on one volume of blobs (by default 512^3, about 30,000 components, 64 blocks):
 
 - this package: label, contacts, merge and relabel with cell statistics, read from and
-  written to Zarr on disk by two workers, and the same without the statistics' channels;
+  written to Zarr on disk by two workers;
 - scipy.ndimage.label and cc3d on the array in memory, one thread, no disk;
-- dask-image's label on the same blocks, from and to Zarr, two workers, on a corner of the
-  volume where the whole would take minutes (its time a voxel does not fall with size).
+- dask-image's label on the same blocks, from and to Zarr, two workers.
 
 The partition into components is checked against scipy's, voxel for voxel.
 """
@@ -80,7 +79,7 @@ def ours(
     before_merge = time.perf_counter()
     merged = job.merge(fragments, labelled)
     merge_seconds = time.perf_counter() - before_merge
-    job.relabel(fragments, job.label_image(merged), labelled, merged, largest=1.0)
+    job.relabel(fragments, job.label_image(merged), labelled, merged, (1.0,))
     seconds = time.perf_counter() - began
     stages = {s.stage: round(s.seconds, 3) for s in runner.summaries}
     return seconds, stages | {"merge": round(merge_seconds, 3)}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import logging
 import os
+import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dask
 import psutil
 from distributed import Client, LocalCluster
+from distributed.comm import connect as connect_comm
+from distributed.security import Security
+from msgpack import UnpackException
 
 from cellseg3d_dist.errors import EnvironmentFailedError
 
@@ -19,6 +27,17 @@ log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5
 _WORKER_SECONDS = 30
+# no answer, a file or address that is none, or the first bytes of another kind of server
+_NO_SCHEDULER = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    UnpackException,
+)
 #: Packages whose versions decide a result or how it travels.
 _SAME = ("cellseg3d_dist", "numpy", "numba", "zarr", "distributed")
 
@@ -141,13 +160,12 @@ def _check_versions(client: Client, name: str) -> None:
 
 @contextlib.contextmanager
 def _reach(address: str) -> Iterator[Client]:
-    is_file = not address.startswith(("tcp://", "tls://", "ucx://")) and os.path.isfile(address)  # noqa: PTH113
-    where = {"scheduler_file": address} if is_file else {"address": address}
     try:
-        reached = Client(**where, timeout=_CONNECT_SECONDS)
-    # KeyError: a JSON file that is no scheduler file; MemoryError: another kind of server,
-    # whose first bytes were taken for a length
-    except (OSError, TimeoutError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+        address = _address_in_file(address)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, _knock(address)).result()
+        reached = Client(address, timeout=_CONNECT_SECONDS)
+    except _NO_SCHEDULER as error:
         raise EnvironmentFailedError(
             f"scheduler {address} cannot be reached within {_CONNECT_SECONDS} s. "
             f"Check the address, or leave --scheduler out for a local cluster."
@@ -160,6 +178,22 @@ def _reach(address: str) -> Iterator[Client]:
                 f"scheduler {address} has no workers after {_WORKER_SECONDS} s. Start workers."
             ) from error
         yield reached
+
+
+def _address_in_file(text: str) -> str:
+    """The address that a scheduler file holds, or the text itself."""
+    if "://" in text or not Path(text).is_file():
+        return text
+    return str(json.loads(Path(text).read_text())["address"])
+
+
+async def _knock(address: str) -> None:
+    """Wait for the first message of a scheduler; `Client` would wait for it without end."""
+    own = Security().get_connection_args("client")
+    comm = await asyncio.wait_for(
+        connect_comm(address, timeout=_CONNECT_SECONDS, deserialize=False, **own), _CONNECT_SECONDS
+    )
+    comm.abort()
 
 
 def _quiet_settings() -> dict[str, Any]:

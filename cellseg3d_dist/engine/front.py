@@ -7,6 +7,7 @@ is its state. Within a round only files of earlier, complete rounds are read.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,17 +95,24 @@ class Fronts:
 
     def _newest(self, block: Block, round_number: int) -> int:
         """The newest round before this one that wrote the block, -1 for none."""
-        for earlier in range(round_number - 1, -1, -1):
-            if self._file(block, earlier, "all").exists():
-                return earlier
-        return -1
+        try:
+            names = os.listdir(self._folder(block))  # noqa: PTH208 - names are all that is wanted
+        except FileNotFoundError:
+            return -1
+        there = {f"{self._round(n)}.all.rec": n for n in range(round_number)}
+        return max((there[name] for name in names if name in there), default=-1)
 
     def _file(self, block: Block, round_number: int, part: str) -> Path:
-        name = f"{self.upstream}-{round_number}" if round_number else "begin"
-        return record_path(self.folder, block).with_suffix("") / f"{name}.{part}.rec"
+        return self._folder(block) / f"{self._round(round_number)}.{part}.rec"
+
+    def _round(self, number: int) -> str:
+        return f"{self.upstream}-{number}" if number else "begin"
+
+    def _folder(self, block: Block) -> Path:
+        return record_path(self.folder, block).with_suffix("")
 
     def _fixed(self, block: Block) -> Path:
-        return record_path(self.folder, block).with_suffix("") / "fixed.rec"
+        return self._folder(block) / "fixed.rec"
 
 
 def _shown(names: Names, arrival: Arrival) -> dict[str, npt.NDArray[Any]]:

@@ -72,8 +72,7 @@ class Pipeline(Job):
         merged = self.merge(fragments, labelled)
         self._warn()
         labels = self.label_image(merged)
-        largest = max(abs(survey.minimum), abs(survey.maximum))
-        relabel, records = self.relabel(fragments, labels, labelled, merged, largest)
+        relabel, records = self.relabel(fragments, labels, labelled, merged, survey.magnitudes)
         written = self._written(merged)
         self._pyramid(labels, labelled, written)
         self._cells(relabel, records, merged)
@@ -124,7 +123,7 @@ class Pipeline(Job):
         counted = np.flatnonzero(~np.isnan(survey.block_maximum) & ~known_zero)
         records = list(self.runner.run(stage, Selection(self.grid, counted)))
         # a block that is all 0 with its halo is known without reading it again
-        zero = self._voxels_sought(np.flatnonzero(known_zero))
+        zero = int(survey.block_voxels[known_zero].sum())
         counts = total_counts(records, zero, low, high)
         self.facts["otsu"] = {"counts": counts.tolist(), "low": low, "high": high}
         return otsu(counts, low, high)
@@ -148,13 +147,6 @@ class Pipeline(Job):
             )
         for text in warnings:
             self.runner.progress.say(f"warning: {text}")
-
-    def _voxels_sought(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> int:
-        total = 0
-        for block in Selection(self.grid, numbers):
-            within = self.image.within(block.write_region)
-            total += block.write_region.size if within is None else int(within.sum())
-        return total
 
     def _occupied(self, survey: SurveyResult, threshold: float) -> Selection:
         """Blocks that have foreground: the largest smoothed value of each is known exactly."""
@@ -219,14 +211,13 @@ class Pipeline(Job):
         labels: StoredImage,
         labelled: Selection,
         merged: MergeResult,
-        largest: float,
+        magnitudes: tuple[float, ...],
     ) -> tuple[Relabel, list[dict[str, Any]]]:
         """Write final labels and partial statistics; the stage and its records.
 
-        ``largest`` is the largest magnitude of the surveyed channel.
+        ``magnitudes`` are the largest of each channel, over the whole volume.
         """
-        volume = self.image.volume
-        scale = intensity_scale(volume.dtype, self._largest_of_all_channels(largest))
+        dtype = self.image.volume.dtype
         stage = Relabel(
             self.image,
             fragments,
@@ -234,16 +225,10 @@ class Pipeline(Job):
             self.folder.work,
             merged.lookup,
             merged.lookup_digest,
-            (scale,) * len(volume.channels),
+            tuple(intensity_scale(dtype, largest) for largest in magnitudes),
         )
         records = list(self.runner.run(stage, self._sound(labelled)))
         return stage, records
-
-    def _largest_of_all_channels(self, surveyed: float) -> float:
-        """Largest magnitude an intensity can have; other channels were not surveyed."""
-        if len(self.image.volume.channels) == 1 or self.image.volume.dtype.kind != "f":
-            return surveyed
-        return float(2.0 ** math.ceil(math.log2(max(surveyed, 1.0)) + 16))
 
     def _pyramid(self, labels: StoredImage, labelled: Selection, written: str) -> None:
         below = [block.write_region for block in self._sound(labelled)]

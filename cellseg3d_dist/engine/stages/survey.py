@@ -79,10 +79,18 @@ class Survey:
             "digest": write_record(path, bins=counts.bins, counts=counts.counts, **planes),
             "input": input_digest([own], within),
         }
+        if len(self.image.volume.channels) > 1 and own.dtype.kind == "f":
+            record["magnitudes"] = self._magnitudes(block)
         if self.outline_sigma and counted.size:
             low, high = self._smoothed_extremes(image, region, block, within)
             record |= {"smooth_min": low, "smooth_max": high}
         return record
+
+    def _magnitudes(self, block: Block) -> list[float]:
+        """Largest magnitude of every channel, which the sums of floats are scaled by."""
+        channels = range(len(self.image.volume.channels))
+        read = (self.image.read(block.write_region, channel) for channel in channels)
+        return [float(np.abs(image).max(initial=0)) for image in read]
 
     def _smoothed_extremes(
         self,
@@ -119,6 +127,10 @@ class SurveyResult:
         Exact values of :data:`PERCENTILES`; empty until a second pass for floats.
     projections : three 2D arrays
         Maxima along z, y and x in steps of :func:`projection_steps`.
+    magnitudes : tuple of float
+        Largest magnitude of each channel; only the surveyed one's where all are integer.
+    block_voxels : ndarray, int64, (n_blocks,)
+        Voxels of each block where cells are sought.
     block_maximum : ndarray, float64, (n_blocks,)
         Largest smoothed value (or value, where nothing was smoothed) of each block; NaN
         where no voxel is sought or the block failed.
@@ -133,6 +145,8 @@ class SurveyResult:
     counts: npt.NDArray[np.int64]
     percentiles: dict[float, float]
     projections: tuple[Plane, Plane, Plane]
+    magnitudes: tuple[float, ...]
+    block_voxels: npt.NDArray[np.int64]
     block_maximum: npt.NDArray[np.float64]
     zero_blocks: npt.NDArray[np.bool_]
 
@@ -145,6 +159,8 @@ def reduce_survey(stage: Survey, records: Iterable[BlockRecord]) -> SurveyResult
     filled = [np.zeros(plane.shape, bool) for plane in planes]
     counts = np.zeros(intensity.N_BINS, np.int64)
     block_maximum = np.full(stage.grid.n_blocks, np.nan)
+    block_voxels = np.zeros(stage.grid.n_blocks, np.int64)
+    magnitudes = np.zeros(len(stage.image.volume.channels))
     zero = np.zeros(stage.grid.n_blocks, bool)
     voxels = not_finite = 0
     lows: list[float] = []
@@ -158,6 +174,8 @@ def reduce_survey(stage: Survey, records: Iterable[BlockRecord]) -> SurveyResult
         for axis, name in enumerate("zyx"):
             _paste(planes[axis], filled[axis], arrays[f"projection_{name}"], block, axis, steps)
         voxels += record["voxels"]
+        block_voxels[block.number] = record["voxels"]
+        magnitudes = np.maximum(magnitudes, record.get("magnitudes", 0.0))
         not_finite += record["not_finite"]
         zero[block.number] = record["read_is_zero"]
         if record["voxels"]:
@@ -166,6 +184,7 @@ def reduce_survey(stage: Survey, records: Iterable[BlockRecord]) -> SurveyResult
             smooth_lows.append(record.get("smooth_min", lows[-1]))
             smooth_highs.append(record.get("smooth_max", highs[-1]))
             block_maximum[block.number] = smooth_highs[-1]
+    largest = max(abs(min(lows, default=0.0)), abs(max(highs, default=0.0)))
     result = SurveyResult(
         voxels=voxels,
         not_finite=not_finite,
@@ -176,6 +195,8 @@ def reduce_survey(stage: Survey, records: Iterable[BlockRecord]) -> SurveyResult
         counts=counts,
         percentiles={},
         projections=(planes[0], planes[1], planes[2]),
+        magnitudes=tuple(np.maximum(magnitudes, largest).tolist()),
+        block_voxels=block_voxels,
         block_maximum=block_maximum,
         zero_blocks=zero,
     )
