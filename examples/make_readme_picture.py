@@ -1,6 +1,6 @@
 """Draw docs/segmentation.png from the results of `cellseg3d-dist demo`.
 
-    python examples/make_readme_picture.py demo docs/segmentation.png
+    python examples/make_readme_picture.py [DEMO] [PICTURE]
 
 Each row is one sample: a slice, the same slice with its cells, and all cells of the volume
 in projection. A sample that the demo left out for want of a download has no row.
@@ -228,8 +228,9 @@ def save(png: bytes, path: Path) -> None:
 def main() -> None:
     """Read the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("demo", type=Path, help="folder that the demo made")
-    parser.add_argument("picture", type=Path, help="PNG to write")
+    parser.add_argument("demo", type=Path, nargs="?", default="demo", help="what the demo made")
+    default = Path(__file__).resolve().parents[1] / "docs" / "segmentation.png"
+    parser.add_argument("picture", type=Path, nargs="?", default=default, help="PNG to write")
     given = parser.parse_args()
     found = samples(given.demo)
     if not found:

@@ -29,7 +29,7 @@ srun dask worker --scheduler-file "$scheduler" --nthreads 1 --memory-limit "$mem
 if [ -e "$out/run.json" ]; then
   cellseg3d-dist resume "$out" &
 else
-  cellseg3d-dist segment "$image" "$out" --scheduler "$scheduler" --memory-limit "$memory" "$@" &
+  cellseg3d-dist segment "$image" "$out" --scheduler "$scheduler" "$@" &
 fi
 run=$!
 # near the time limit: finish and note the blocks in flight, then end
