@@ -87,7 +87,7 @@ def relabelling(grid: BlockGrid, itemsize: int, n_channels: int) -> BlockMemory:
 
 
 def pyramid(grid: BlockGrid) -> BlockMemory:
-    """Pyramid: eight blocks of labels of the level below, and the block made of them."""
+    """Pyramid: 64 planes of four blocks of the level below, and the block made of them."""
     z, y, x = (min(n, 2 * b) for n, b in zip(grid.shape, grid.block_shape, strict=True))
-    n_bytes = WORKER_BYTES + 5 * z * y * x
-    return BlockMemory("pyramid", n_bytes, (z, y, x), (0, 0, 0))
+    n_bytes = WORKER_BYTES + 6 * min(z, 64) * y * x + 8 * _voxels(grid, (0, 0, 0))
+    return BlockMemory("pyramid", n_bytes, (min(z, 64), y, x), (0, 0, 0))

@@ -15,6 +15,9 @@ from cellseg3d_dist.volumes.pyramid import ImageKind, downsample, source_region
 from cellseg3d_dist.volumes.storage import naming_errors, open_zarr
 from cellseg3d_dist.volumes.volume import check_region, region_text
 
+#: Planes of the level below that are read at a time while a level is made.
+_SLAB = 64
+
 
 @dataclass(frozen=True)
 class StoredArray:
@@ -194,7 +197,16 @@ class StoredImage:
         region
             A write region of ``levels[level].grid``.
         """
-        below = self.levels[level - 1].read(self.source_region(level, region))
-        made = downsample(below, self.factors[level - 1], self.kind)
-        self.levels[level].write(region, made)
+        array = self.levels[level]
+        first = () if array.n_channels is None else (array.n_channels,)
+        made = np.empty((*first, *region.shape), array.dtype)
+        # plane by plane of chunks: a block of all levels below would be eight times as large
+        depth = max(1, _SLAB // self.factors[level - 1][0])
+        for z in range(region.start[0], region.stop[0], depth):
+            stop = min(z + depth, region.stop[0])
+            slab = Region((z, *region.start[1:]), (stop, *region.stop[1:]))
+            below = self.levels[level - 1].read(self.source_region(level, slab))
+            planes = slice(z - region.start[0], stop - region.start[0])
+            made[..., planes, :, :] = downsample(below, self.factors[level - 1], self.kind)
+        array.write(region, made)
         return made
