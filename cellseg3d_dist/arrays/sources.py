@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -61,9 +62,9 @@ class Cut:
         return (z, y, x)
 
     @cached_property
-    def bounds(self) -> tuple[npt.NDArray[np.int64], ...]:
+    def bounds(self) -> tuple[tuple[int, ...], ...]:
         """Where blocks begin along each axis, and the volume's end."""
-        return tuple(np.cumsum((0, *axis), dtype=np.int64) for axis in self.chunks)
+        return tuple(tuple(itertools.accumulate(axis, initial=0)) for axis in self.chunks)
 
     def block(self, index: Triple) -> Block:
         """The block at this index."""
@@ -71,13 +72,15 @@ class Cut:
 
     def region(self, index: Triple) -> Region:
         """Voxels of the block at this index."""
-        z0, y0, x0 = (int(b[i]) for b, i in zip(self.bounds, index, strict=True))
-        z1, y1, x1 = (int(b[i + 1]) for b, i in zip(self.bounds, index, strict=True))
-        return Region((z0, y0, x0), (z1, y1, x1))
+        z, y, x = index
+        in_z, in_y, in_x = self.bounds
+        stop = (in_z[z + 1], in_y[y + 1], in_x[x + 1])
+        return Region((in_z[z], in_y[y], in_x[x]), stop)
 
     def number(self, index: Triple) -> int:
         """Raveled number of the block at this index."""
-        return int(np.ravel_multi_index(index, self.counts))
+        _, ny, nx = self.counts
+        return (index[0] * ny + index[1]) * nx + index[2]
 
     def joined(self, least: Triple) -> Cut:
         """The same cut, neighbours joined until they are no thinner than ``least``.
@@ -95,7 +98,7 @@ class Cut:
     def overlapping(self, region: Region) -> Iterator[Triple]:
         """Indices of the blocks that have a voxel in ``region``."""
         z, y, x = (
-            range(int(np.searchsorted(b, start, "right")) - 1, int(np.searchsorted(b, stop)))
+            range(bisect_right(b, start) - 1, bisect_left(b, stop))
             for b, start, stop in zip(self.bounds, region.start, region.stop, strict=True)
         )
         return itertools.product(z, y, x)
@@ -209,10 +212,13 @@ class Source:
         region = region.expand(halo, self.cut.shape)
         if isinstance(self.image, Volume):
             return _FromVolume(self.image, region), []
-        chunks = Cut(self.image.chunks)
-        indices = list(chunks.overlapping(region))
-        places = tuple(chunks.region(index) for index in indices)
+        indices = list(self._chunks.overlapping(region))
+        places = tuple(self._chunks.region(index) for index in indices)
         return _FromChunks(region, places), [(self.image.name, *index) for index in indices]
+
+    @cached_property
+    def _chunks(self) -> Cut:
+        return Cut(self.image.chunks)
 
     @property
     def collections(self) -> list[Any]:
