@@ -100,7 +100,7 @@ def main() -> None:
         command = [
             sys.executable, "-m", "cellseg3d_dist", "segment", str(folder / "image.ome.zarr"),
             str(out), "--workers", "2", "--memory-limit", options.memory_limit,
-            "--spot-sigma", "2.4um", "--outline-sigma", "1.5um",
+            "--spot-sigma", "1.6um", "--outline-sigma", "1.5um",
             "--labels-true", str(folder / "labels.ome.zarr"),
         ]  # fmt: skip
         seconds, samples = watch(command)

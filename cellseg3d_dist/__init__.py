@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cellseg3d_dist.arrays import label, measure
     from cellseg3d_dist.phantoms import phantom
     from cellseg3d_dist.segmentation import plan, resume, segment
     from cellseg3d_dist.volumes import open_volume
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "label": "cellseg3d_dist.arrays",
+    "measure": "cellseg3d_dist.arrays",
     "open_volume": "cellseg3d_dist.volumes",
     "phantom": "cellseg3d_dist.phantoms",
     "plan": "cellseg3d_dist.segmentation",
@@ -25,7 +28,7 @@ _WHERE = {
     "segment": "cellseg3d_dist.segmentation",
 }
 
-__all__ = ["open_volume", "phantom", "plan", "resume", "segment"]
+__all__ = ["label", "measure", "open_volume", "phantom", "plan", "resume", "segment"]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

@@ -37,6 +37,7 @@ ORDER = (
     "demo",
     "options",
     "cli",
+    "__main__",
 )
 # the only homes of a library; names for annotations under TYPE_CHECKING cost nothing
 HOMES = {

@@ -91,3 +91,9 @@ def pyramid(grid: BlockGrid) -> BlockMemory:
     z, y, x = (min(n, 2 * b) for n, b in zip(grid.shape, grid.block_shape, strict=True))
     n_bytes = WORKER_BYTES + 6 * min(z, 64) * y * x + 8 * _voxels(grid, (0, 0, 0))
     return BlockMemory("pyramid", n_bytes, (min(z, 64), y, x), (0, 0, 0))
+
+
+def scoring(grid: BlockGrid) -> BlockMemory:
+    """Score: true and found labels of W and the pairs they make."""
+    n_bytes = WORKER_BYTES + 24 * _voxels(grid, (0, 0, 0))
+    return BlockMemory("score", n_bytes, largest_region(grid, (0, 0, 0)), (0, 0, 0))

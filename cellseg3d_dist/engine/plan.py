@@ -203,6 +203,8 @@ def _plan_for(
     stages.append(memory.relabelling(grid, itemsize, len(volume.channels)))
     stages = [_with_decoding(stage, volume) for stage in stages]
     stages.append(memory.pyramid(grid))
+    if config.labels_true is not None:
+        stages.append(memory.scoring(grid))
     voxels = volume.shape[0] * volume.shape[1] * volume.shape[2]
     # fragments and labels compress at least fivefold in practice; a raw copy is not made
     disk = 2 * 4 * voxels // 3 + 50_000_000
