@@ -36,8 +36,11 @@ from cellseg3d_dist.options import (
     Time,
     VoxelSize,
     Workers,
+    count,
     option,
+    sizes,
     switch,
+    triple,
 )
 
 if TYPE_CHECKING:
@@ -190,7 +193,7 @@ def info(
     """Show what a stored image is: shape, type, voxel size, channels."""
     from cellseg3d_dist.volumes import open_volume
 
-    volume = open_volume(path, voxel_size=_sizes(voxel_size))
+    volume = open_volume(path, voxel_size=sizes(voxel_size))
     for name in ("location", "kind", "shape", "dtype", "voxel_size", "origin", "channels",
                  "chunk_shape", "is_label"):  # fmt: skip
         typer.echo(f"{name:<12} {getattr(volume, name)}")
@@ -213,8 +216,8 @@ def convert(
         raise BadInputError(f"--ome-zarr {ome_zarr!r} must be 0.5 or 0.4.")
     with _progress() as progress:
         made = run(
-            src, dst, labels=labels, ome_zarr=ome_zarr, workers=workers, progress=progress,
-            voxel_size=_sizes(voxel_size), time=time,
+            src, dst, labels=labels, ome_zarr=ome_zarr, workers=count(workers), progress=progress,
+            voxel_size=sizes(voxel_size), time=count(time, "--time", 0),
         )  # fmt: skip
     typer.echo(made)
 
@@ -255,12 +258,12 @@ def phantom(
     with _progress() as progress:
         made = run(
             dst,
-            _triple(shape, "--shape"),
+            triple(shape, "--shape"),
             seed,
-            voxel_size=_sizes(voxel_size),
+            voxel_size=sizes(voxel_size),
             dtype=dtype,
-            block_shape=_triple(block_shape, "--block-shape"),
-            workers=workers,
+            block_shape=triple(block_shape, "--block-shape"),
+            workers=count(workers),
             progress=progress,
             **more,
         )
@@ -281,38 +284,18 @@ def demo(
     """Show segment on a phantom and on real volumes. Scores where cells are known."""
     from cellseg3d_dist.demo import demo as run
 
-    typer.echo(f"{'sample':<12} {'cells':>8} {'true':>8} {'F1 at IoU 0.5':>14}  report")
+    size, n_workers = triple(shape, "--shape"), count(workers)
+    shown = "{:<12} {:>8} {:>8} {:>14}  {}"
+    heading: tuple[str, ...] = ("sample", "cells", "true", "F1 at IoU 0.5", "report")
     with _progress() as progress:
-        size = _triple(shape, "--shape")
-        for line in run(out, shape=size, real=real, workers=workers, progress=progress):
-            truth = "" if line.n_true is None else str(line.n_true)
+        for line in run(out, shape=size, real=real, workers=n_workers, progress=progress):
+            if heading:
+                typer.echo(shown.format(*heading))
+                heading = ()
+            truth = "" if line.n_true is None else line.n_true
             f1 = "" if line.f1 is None else f"{line.f1:.3f}"
             result = line.result
-            typer.echo(f"{line.name:<12} {result.n_cells:>8} {truth:>8} {f1:>14}  {result.report}")
-
-
-def _sizes(text: str | None) -> tuple[float, float, float] | None:
-    if text is None:
-        return None
-    with _three(text, "--voxel-size", "numbers z,y,x in micrometres, such as 5,1,1"):
-        z, y, x = (float(part) for part in text.split(","))
-    return (z, y, x)
-
-
-def _triple(text: str, name: str) -> tuple[int, int, int]:
-    with _three(text, name, "whole numbers z,y,x in voxels, at least 1, such as 64,256,256"):
-        z, y, x = (int(part) for part in text.split(","))
-        if min(z, y, x) < 1:
-            raise ValueError("below 1")
-    return (z, y, x)
-
-
-@contextlib.contextmanager
-def _three(text: str, name: str, expected: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError:
-        raise BadInputError(f"{name} {text!r} must be three {expected}.") from None
+            typer.echo(shown.format(line.name, result.n_cells, truth, f1, result.report))
 
 
 def _command() -> str:
@@ -342,10 +325,7 @@ def _main(
 
 
 def main() -> None:
-    """Run the command line; errors become one line on stderr and an exit code.
-
-    0 done, 2 bad input, 3 some blocks failed, 4 environment, 130 and 143 signals.
-    """
+    """Run the command line; errors become one line on stderr and an exit code."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     # libraries log what the error line already says; runs log to their own files
@@ -358,10 +338,10 @@ def run(arguments: list[str]) -> int:
     command: Any = typer.main.get_command(app)
     try:
         # not its main(), which has exit codes of its own for signals and closed pipes
-        with command.make_context("cellseg3d-dist", arguments or ["--help"]) as context:
+        with command.make_context("cellseg3d-dist", list(arguments or ["--help"])) as context:
             command.invoke(context)
         sys.stdout.flush()
-        return 0 if arguments else 2
+        return 0
     except typer.Exit as error:
         return error.exit_code if arguments else 2
     except _ClickError as error:

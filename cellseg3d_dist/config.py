@@ -29,6 +29,7 @@ _MICROMETRES = re.compile(r"^\s*([-+.\deE]+?)\s*(um|µm|μm)\s*$")
 _CUBIC = re.compile(r"^\s*([-+.\deE]+?)\s*(um3|um\^3|µm3|µm³|um³|μm3|μm³)\s*$")
 _BYTES = re.compile(r"^\s*(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
 _LARGEST_CONFIG = 1 << 16
+_DEEPEST_CONFIG = 8
 
 
 class Length(BaseModel):
@@ -303,12 +304,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             f"config {path} is larger than {_LARGEST_CONFIG // 1024} KiB, so it is no config."
         )
     try:
+        depth = 0
         for event in yaml.parse(text, yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
                 raise ConfigError(f"config {path} uses YAML tags or aliases. Write plain values.")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST_CONFIG:
+                raise ConfigError(f"config {path} is nested too deeply, so it is no config.")
         content = yaml.safe_load(text)
     # ValueError: a number of thousands of digits, an impossible date
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         detail = " ".join(str(error).split())
         raise ConfigError(f"config {path} is no plain YAML: {detail}.") from None
     if content is None:

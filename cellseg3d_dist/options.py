@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from cellseg3d_dist.errors import BadInputError
 
 
 def option(help: str, metavar: str, **more: Any) -> Any:
@@ -40,9 +44,9 @@ OutlineSigma = Annotated[
 VoxelSize = Annotated[
     str | None, option("Micrometres, needed where the image states none.", "Z,Y,X")
 ]
-Channel = Annotated[int | None, option("Channel, counted from 0 [0].", "N")]
-Time = Annotated[int | None, option("Time point, needed where there are several.", "N")]
-Level = Annotated[int | None, option("Pyramid level, 0 is full size [0].", "N")]
+Channel = Annotated[str | None, option("Channel, counted from 0 [0].", "N")]
+Time = Annotated[str | None, option("Time point, needed where there are several.", "N")]
+Level = Annotated[str | None, option("Pyramid level, 0 is full size [0].", "N")]
 RegionBox = Annotated[
     str | None, option("Part of the image to take as the whole, voxels.", "Z0:Z1,Y0:Y1,X0:X1")
 ]
@@ -50,8 +54,41 @@ BlockShape = Annotated[
     str | None, option("Voxels per block; never changes the result [from memory].", "Z,Y,X")
 ]
 FloodHalo = Annotated[
-    int | None, option("Voxels beyond a block; never changes the result [from sigmas].", "N")
+    str | None, option("Voxels beyond a block; never changes the result [from sigmas].", "N")
 ]
-Workers = Annotated[int | None, option("Worker processes [cores].", "N", min=1)]
+Workers = Annotated[str | None, option("Worker processes [cores].", "N")]
 MemoryLimit = Annotated[str | None, option("Per worker, such as 2GB [from free memory].", "SIZE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def count(text: str | None, name: str = "--workers", least: int = 1) -> int | None:
+    """A whole number that was given as text."""
+    if text is not None and not (text.isdecimal() and least <= int(text) <= 4096):
+        raise BadInputError(f"{name} {text!r} must be a whole number of at least {least}.")
+    return None if text is None else int(text)
+
+
+def sizes(text: str | None) -> tuple[float, float, float] | None:
+    """A voxel size that was given as text."""
+    if text is None:
+        return None
+    with _three(text, "--voxel-size", "numbers z,y,x in micrometres, such as 5,1,1"):
+        z, y, x = (float(part) for part in text.split(","))
+    return (z, y, x)
+
+
+def triple(text: str, name: str) -> tuple[int, int, int]:
+    """A shape that was given as text."""
+    with _three(text, name, "whole numbers z,y,x in voxels, at least 1, such as 64,256,256"):
+        z, y, x = (int(part) for part in text.split(","))
+        if min(z, y, x) < 1:
+            raise ValueError("below 1")
+    return (z, y, x)
+
+
+@contextlib.contextmanager
+def _three(text: str, name: str, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise BadInputError(f"{name} {text!r} must be three {expected}.") from None

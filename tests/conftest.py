@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from command_line import CommandLine
     from distributed import Client
 
 
@@ -39,3 +40,14 @@ def client_of() -> Iterator[Callable[[int], Client]]:
             return started[workers]
 
         yield client
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> CommandLine:
+    """The command line, run in this process with an empty folder as its working folder."""
+    from command_line import CommandLine
+
+    monkeypatch.chdir(tmp_path)
+    return CommandLine(tmp_path, capsys)
