@@ -106,22 +106,40 @@ def _exchange(
     passes: np.ndarray[tuple[int], np.dtype[np.uint8]],
 ) -> int:
     """Exchange faces until no block changes, then write the fragments; rounds taken."""
-    is_open = open_voxels > 0
-    everyone = Selection(fragments.grid, np.flatnonzero(is_open))
-    fronts = replace(fronts, upstream=digest(passes, open_voxels))
+    everyone = Selection(fragments.grid, np.flatnonzero(open_voxels))
+    while True:
+        named = replace(fronts, upstream=digest(passes, open_voxels))
+        rounds, lost = _rounds(job, fragments, named, everyone)
+        if not lost:
+            break
+        # what rounds made without these blocks must not be taken up once they work again
+        passes[lost] = 0
+        open_voxels[lost] = 0
+        everyone = everyone.without(lost)
+        fragments.set_passes(passes)
+    settled = [r["block"] for r in job.runner.run(Settle(fragments, named, rounds), everyone)]
+    passes[everyone.numbers] = 0
+    passes[settled] = 1 + PASSES.index("settled")
+    open_voxels[everyone.numbers] = 0
+    return rounds
+
+
+def _rounds(
+    job: Job, fragments: Fragments, fronts: Fronts, everyone: Selection
+) -> tuple[int, list[int]]:
+    """Rounds until nothing changes, or until a block fails; how many, and what failed."""
     active, rounds = everyone, 0
     while len(active):
         rounds += 1
-        stage = Exchange(fragments, fronts, rounds)
-        changed = [r["block"] for r in job.runner.run(stage, active) if r["changed"]]
+        records = list(job.runner.run(Exchange(fragments, fronts, rounds), active))
+        lost = active.without({record["block"] for record in records})
+        if len(lost):
+            return rounds, lost.numbers.tolist()
+        changed = everyone.only([record["block"] for record in records if record["changed"]])
         touched = {
             neighbour.number
-            for block in everyone.only(changed)
+            for block in changed
             for _, neighbour in fragments.grid.neighbours(block)
         }
-        active = everyone.only(sorted(touched))
-    settle = Settle(fragments, fronts, rounds)
-    for record in job.runner.run(settle, everyone):
-        passes[record["block"]] = 1 + PASSES.index("settled")
-        open_voxels[record["block"]] = 0
-    return rounds
+        active = everyone.only(touched)
+    return rounds, []

@@ -104,11 +104,15 @@ def _owners(names: npt.NDArray[np.uint64], grid: BlockGrid) -> npt.NDArray[np.in
 def _contact_edges(
     folder: Path, labelled: Selection, offsets: npt.NDArray[np.int64]
 ) -> Iterator[Edges]:
+    known = np.zeros(offsets.size - 1, bool)
+    known[labelled.numbers] = True
     for block in labelled:
         record = read_record(record_path(folder, block))
-        pairs = record["pairs"].astype(np.int64) - 1
+        # a neighbour that failed since has no fragments
+        there = known[record["neighbour"]]
+        pairs = record["pairs"][there].astype(np.int64) - 1
         pairs[:, 0] += offsets[block.number]
-        pairs[:, 1] += offsets[record["neighbour"]]
+        pairs[:, 1] += offsets[record["neighbour"][there]]
         yield pairs
 
 

@@ -239,11 +239,11 @@ class Pipeline(Job):
                 b.number for region in below for b in grid.overlapping(_down(region, factors))
             }
             selection = Selection(grid, np.array(sorted(touched), np.int64))
-            failed = set(self.runner.failed)
-            list(self.runner.run(stage, selection))
-            for number in set(self.runner.failed) - failed:
-                # numbers of another grid must not exclude blocks of level 0
-                self.facts.setdefault("pyramid_failed", []).append([level, number])
+            done = {record["block"] for record in self.runner.run(stage, selection)}
+            lost = selection.without(done)
+            if len(lost):
+                # the level above is made of what is there, and made anew once this is whole
+                written = f"{written}-{digest(lost.numbers)}"
             below = [block.write_region for block in selection]
 
     def _cells(self, relabel: Relabel, records: list[dict[str, Any]], merged: MergeResult) -> None:
