@@ -93,7 +93,7 @@ class RunFolder:
         """
         try:
             content = json.loads(self.status_file.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise OutputError(
                 f"{self.path} is not the output of a run: no readable run.json ({_short(error)})."
             ) from error

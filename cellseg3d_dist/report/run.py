@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,10 @@ def write_run_report(out: Path, config: SegmentConfig, volume: Volume, block_sha
     matching: tuple[dict[str, Any], ...] = ()
     scores = out / "scores.json"
     if scores.exists():
-        matching = tuple(json.loads(scores.read_text())["matching"])
+        try:
+            matching = tuple(json.loads(scores.read_text())["matching"])
+        except (OSError, ValueError, KeyError) as error:
+            raise _damaged(scores, error) from error
     failed = status.get("failed_blocks", [])
     return write_report(
         out / "report.html",
@@ -89,9 +93,10 @@ def write_run_report(out: Path, config: SegmentConfig, volume: Volume, block_sha
 
 def rewrite_report(out: Path, config: SegmentConfig) -> Path:
     """Write the report of a finished run again, from its folder and its image."""
-    status = RunFolder(out).status()
+    folder = RunFolder(out)
+    status = folder.status()
     if "facts" not in status:
-        raise OutputError(f"{out} has no results yet. Resume it: cellseg3d-dist resume {out}")
+        raise OutputError(f"{out} has no results yet. To get them, {folder.go_on}")
     volume = open_volume(
         config.image,
         voxel_size=config.voxel_size,
@@ -100,8 +105,15 @@ def rewrite_report(out: Path, config: SegmentConfig) -> Path:
         level=config.level,
         region=config.region_box,
     )
-    z, y, x = status["plan"]["block_shape"]
-    return write_run_report(out, config, volume, (z, y, x))
+    try:
+        z, y, x = status["plan"]["block_shape"]
+        return write_run_report(out, config, volume, (z, y, x))
+    except KeyError as error:
+        raise OutputError(f"{folder.status_file} lacks {error}. Start the run anew.") from error
+
+
+def _damaged(path: Path, error: Exception) -> OutputError:
+    return OutputError(f"{path} is missing or damaged ({error}). Start the run anew.")
 
 
 def _method(config: SegmentConfig, volume: Volume) -> Method:
@@ -125,16 +137,20 @@ def _method(config: SegmentConfig, volume: Volume) -> Method:
 
 
 def _projections(out: Path, volume: Volume) -> tuple[Projection, ...]:
-    with np.load(out / "survey.npz") as stored:
-        z, y, x = (
-            float(step * size)
-            for step, size in zip(stored["steps"], volume.voxel_size, strict=True)
-        )
-        return (
-            Projection("yx", stored["z"], (y, x)),
-            Projection("zx", stored["y"], (z, x)),
-            Projection("zy", stored["x"], (z, y)),
-        )
+    path = out / "survey.npz"
+    try:
+        with np.load(path) as stored:
+            planes = {name: stored[name] for name in ("z", "y", "x", "steps")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+    z, y, x = (
+        float(step * size) for step, size in zip(planes["steps"], volume.voxel_size, strict=True)
+    )
+    return (
+        Projection("yx", planes["z"], (y, x)),
+        Projection("zx", planes["y"], (z, x)),
+        Projection("zy", planes["x"], (z, y)),
+    )
 
 
 def _skipped(facts: dict[str, Any]) -> tuple[Skipped, ...]:
