@@ -27,10 +27,11 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import scipy.ndimage as ndi
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from cellseg3d_dist.config import make_config
 from cellseg3d_dist.engine import labelling
+from cellseg3d_dist.engine.clusters import connect
 from cellseg3d_dist.engine.executors import DaskExecutor
 from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.fragments import Fragments
@@ -134,11 +135,7 @@ def main() -> None:
         for b in stored.levels[0].grid.blocks():
             stored.levels[0].write(b.write_region, mask[b.write_region.slices])
         with (
-            LocalCluster(
-                n_workers=2, threads_per_worker=1, host="127.0.0.1",
-                dashboard_address="127.0.0.1:0", local_directory=scratch,
-            ) as cluster,
-            Client(cluster) as client,
+            connect(None, None, 2, 4 * 10**9, scratch) as client,
         ):  # fmt: skip
             client.register_plugin(WorkerLog(scratch))
             stages: dict[str, float] = {}

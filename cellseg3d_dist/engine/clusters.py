@@ -205,4 +205,13 @@ def _quiet_settings() -> dict[str, Any]:
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": 0.95,
         "distributed.worker.memory.terminate": 0.98,
+        # Dask's default hands every freed array back to the system, and the page faults of
+        # asking again take as long as the work on it
+        "distributed.nanny.pre-spawn-environ": {
+            "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+            "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        },
     }
