@@ -58,23 +58,27 @@ def report(out: Path, made: dict[str, Any], seconds: float, samples: list[Any]) 
     ]
     peak = max(s[2] for s in samples)
     projected = max(stage["n_bytes"] for stage in run["plan"]["stages"])
-    print(f"{z} x {y} x {x} voxels, {made['spec']['dtype']}: {seconds:.0f} s, "
-          f"{voxels / seconds / 1e6:.1f} Mvoxel/s overall, block {run['plan']['block_shape']}")  # fmt: skip
+    rate = voxels / seconds / 1e6
+    block = run["plan"]["block_shape"]
+    print(f"{z} x {y} x {x} voxels, {made['spec']['dtype']}, blocks of {block}")
+    print(f"  {seconds:.0f} s, {rate:.1f} Mvoxel/s overall")
     for stage in run["stages"]:
-        rate = stage["voxels"] / max(stage["seconds"], 1e-9) / 1e6
-        print(
-            f"  {stage['stage']:<12} {stage['blocks']:6d} blocks {stage['seconds']:8.1f} s {rate:8.1f} Mvoxel/s"
-        )
-    print(f"  worker peak {peak / 2**30:.2f} GiB, projected {projected / 2**30:.2f}, "
-          f"limit {run['plan']['memory_limit'] / 2**30:.2f}")  # fmt: skip
-    print(f"  driver and scheduler {driver[0] / 2**30:.2f} GiB in the second tenth of the run, "
-          f"{driver[1] / 2**30:.2f} in the last")  # fmt: skip
+        name, blocks, took = stage["stage"], stage["blocks"], max(stage["seconds"], 1e-9)
+        speed = stage["voxels"] / took / 1e6
+        print(f"  {name:<12} {blocks:6d} blocks {took:8.1f} s {speed:8.1f} Mvoxel/s")
+    limit = run["plan"]["memory_limit"]
+    print(
+        f"  worker peak {peak / 2**30:.2f} GiB, projected {projected / 2**30:.2f}, "
+        f"limit {limit / 2**30:.2f}"
+    )
+    print(
+        f"  driver and scheduler {driver[0] / 2**30:.2f} GiB in the second tenth of the run, "
+        f"{driver[1] / 2**30:.2f} in the last"
+    )
     half = next(score for score in scores if score["threshold"] == 0.5)
     found, true = run["facts"]["cells"], made["cells"]
-    print(
-        f"  cells {found}, true {true} ({found / max(true, 1) - 1:+.1%}); F1 at IoU 0.5 {half['f1']:.3f}"
-    )
-    print(f"  certificate {run['facts']['certificate']}")
+    print(f"  cells {found}, true {true} ({found / max(true, 1) - 1:+.1%})")
+    print(f"  F1 at IoU 0.5 {half['f1']:.3f}; certificate {run['facts']['certificate']}")
     return {"seconds": seconds, "voxels": voxels, "worker_peak": peak, "projected": projected,
             "driver": driver, "cells": found, "true": true, "matching": scores,
             "stages": run["stages"]}  # fmt: skip

