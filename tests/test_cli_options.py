@@ -258,8 +258,9 @@ def test_unreachable_scheduler(refuses, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("banner", [b"", b"SSH-2.0-something\r\n", b"\0" * 64])
-def test_something_else_answers(refuses, banner):
+def test_something_else_answers(refuses, banner, monkeypatch):
     """The dashboard's port, or any other server, given for the scheduler's."""
+    monkeypatch.setattr("cellseg3d_dist.engine.clusters._CONNECT_SECONDS", 1)
     server = socket.create_server(("127.0.0.1", 0))
     held = []
 

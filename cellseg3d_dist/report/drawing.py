@@ -52,8 +52,8 @@ def style(axes: Any, x: str = "", y: str = "", grid: str = "y") -> None:
     if grid:
         axes.grid(axis=grid, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.set_xlabel(x, color=INK, fontsize=10, parse_math=False)
-    axes.set_ylabel(y, color=INK, fontsize=10, parse_math=False)
+    axes.set_xlabel(text.plain(x), color=INK, fontsize=10, parse_math=False)
+    axes.set_ylabel(text.plain(y), color=INK, fontsize=10, parse_math=False)
 
 
 def note(axes: Any, message: str) -> None:
@@ -72,7 +72,9 @@ def bare(axes: Any, title: str = "") -> None:
         spine.set_color(MUTED)
         spine.set_linewidth(0.6)
     if title:
-        axes.set_title(title, loc="left", fontsize=9.5, color=INK, pad=4, parse_math=False)
+        axes.set_title(
+            text.plain(title), loc="left", fontsize=9.5, color=INK, pad=4, parse_math=False
+        )
 
 
 def round_length(extent: float) -> float:
@@ -127,4 +129,4 @@ def display_range(image: npt.NDArray[Any]) -> tuple[float, float]:
     low, high = (float(v) for v in np.percentile(values, (0.5, 99.8)))
     if high <= low:
         low, high = float(values.min()), float(values.max())
-    return low, high if high > low else low + 1.0
+    return low, high if high > low else low + max(1.0, abs(low) * 1e-3)

@@ -116,6 +116,12 @@ def _header(data: ReportData, cells: Cells, seams: SeamCheck) -> dict[str, Any]:
 
 
 def _pictures(data: ReportData, cells: Cells) -> dict[str, Any]:
+    if 0 in data.shape:
+        nothing = "The volume has no voxels."
+        return {
+            "projections": "", "extent_text": nothing, "slices_text": nothing, "slices": [],
+            "dots": False, "density": "",
+        }  # fmt: skip
     window = panels.window_shape(cells, data)
     slices, unreadable = _slices(cells, data)
     place = "the place with most cells" if cells.total else "the middle of the volume"

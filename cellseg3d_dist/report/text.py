@@ -94,3 +94,13 @@ def plural(n: int, noun: str) -> str:
     ('1 block', '1,200 blocks')
     """
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def plain(name: str, most: int = 60) -> str:
+    """A name in one short printable line, for figures.
+
+    >>> plain("x" * 99, 4)
+    'xxx…'
+    """
+    line = "".join(c if c.isprintable() else " " for c in name)
+    return line if len(line) <= most else f"{line[: most - 1]}…"

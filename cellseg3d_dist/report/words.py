@@ -29,13 +29,14 @@ def cards(data: ReportData, cells: Cells) -> list[dict[str, str]]:
     if best is not None:
         out.append({"name": "F1 at IoU 0.5", "value": f"{best:.3f}", "sub": "against the truth"})
     filled = float(cells.volume_um3.sum()) * cells.weight
-    out.append(
-        {
-            "name": "Density",
-            "value": text.number(cells.total / extent_um3 * 1e9),
-            "sub": f"cells per mm³, filling {text.share(filled, extent_um3)}",
-        }
-    )
+    if extent_um3:
+        out.append(
+            {
+                "name": "Density",
+                "value": text.number(cells.total / extent_um3 * 1e9),
+                "sub": f"cells per mm³, filling {text.share(filled, extent_um3)}",
+            }
+        )
     if cells.total:
         out.append(
             {
