@@ -53,7 +53,8 @@ def convert(
         "kind": "labels" if labels else "image",
         "format": ome_zarr,
     }
-    decides = how | {"source": volume.fingerprint()}
+    # a mended file is still the source; what was copied of it is copied anew
+    decides = how | {"source": volume.fingerprint(files=False)}
     with producing(
         destination,
         decides,
@@ -65,5 +66,5 @@ def convert(
         make = plan_conversion if destination.exists() else create_conversion
         conversion = make(volume, destination, **how)
         production.run(Convert(conversion), Selection.all(conversion.grid))
-        production.pyramid(conversion.image, decides["source"])
+        production.pyramid(conversion.image, volume.fingerprint())
     return destination
