@@ -194,9 +194,10 @@ def info(
     from cellseg3d_dist.volumes import open_volume
 
     volume = open_volume(path, voxel_size=sizes(voxel_size))
-    for name in ("location", "kind", "shape", "dtype", "voxel_size", "origin", "channels",
-                 "chunk_shape", "is_label"):  # fmt: skip
-        typer.echo(f"{name:<12} {getattr(volume, name)}")
+    for name, unit in (("location", ""), ("kind", ""), ("shape", " voxels (z, y, x)"),
+                       ("dtype", ""), ("voxel_size", " um (z, y, x)"), ("origin", " um"),
+                       ("channels", ""), ("chunk_shape", " voxels"), ("is_label", "")):  # fmt: skip
+        typer.echo(f"{name:<12} {getattr(volume, name)}{unit}")
 
 
 @app.command()

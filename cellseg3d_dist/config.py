@@ -222,6 +222,8 @@ class SegmentConfig(BaseModel):
     def located(self) -> SegmentConfig:
         """The same with absolute paths, so that it means the same in any working folder."""
         paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true")}
+        if self.scheduler and Path(self.scheduler).is_file():
+            paths["scheduler"] = self.scheduler
         return self.model_copy(
             update={
                 key: str(absolute_path(path))

@@ -53,6 +53,7 @@ def convert(
         "kind": "labels" if labels else "image",
         "format": ome_zarr,
     }
+    conversion = plan_conversion(volume, destination, **how)
     # a mended file is still the source; what was copied of it is copied anew
     decides = how | {"source": volume.fingerprint(files=False)}
     with producing(
@@ -63,8 +64,8 @@ def convert(
         workers=workers,
         progress=progress,
     ) as production:
-        make = plan_conversion if destination.exists() else create_conversion
-        conversion = make(volume, destination, **how)
+        if not destination.exists():
+            create_conversion(volume, destination, **how)
         production.run(Convert(conversion), Selection.all(conversion.grid))
         production.pyramid(conversion.image, volume.fingerprint())
     return destination

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from cellseg3d_dist.errors import BadInputError
@@ -13,10 +14,13 @@ def absolute_path(given: str | Path) -> Path:
     Raises
     ------
     BadInputError
-        If it is empty, holds a NUL, is not valid UTF-8 (reports and tables could not
+        If it is a URL or empty, holds a NUL, is not valid UTF-8 (reports and tables could not
         name it), or names an unknown user's home.
     """
     text = str(given)
+    # pathlib drops the second slash
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise BadInputError(f"{text!r} is a URL; a path on this machine is needed.")
     if not text or "\0" in text:
         raise BadInputError(f"{text!r} is not a path.")
     try:

@@ -341,6 +341,10 @@ def test_destinations_of_convert_and_phantom(cli, tmp_path, image):
     ]:
         cli.refuses("convert", image, name, match=match)
         cli.refuses("phantom", name, "--shape", "16,16,16", match=match)
+    cli.refuses("convert", image, "s3://bucket/new", match="is a URL; a path on this machine")
+    cli.refuses("segment", image, "s3://bucket/new", *QUICK, match="is a URL; a path on this")
+    zarr.save_array(tmp_path / "real", numbers().astype("f4"))
+    cli.refuses("convert", "real", "new", "--labels", *SIZE, match="labels cannot be stored as f")
     cli.refuses("demo", "full", match="full exists and is not empty")
     cli.refuses("demo", "file", match="file exists and is not empty")
 
