@@ -22,28 +22,27 @@ from cellseg3d_dist.config import SegmentConfig, make_config, read_yaml
 from cellseg3d_dist.engine.checks import check_options
 from cellseg3d_dist.engine.clusters import check_cluster, connect
 from cellseg3d_dist.engine.executors import DaskExecutor, Executor, SerialExecutor
+from cellseg3d_dist.engine.finished import output_intact
 from cellseg3d_dist.engine.folder import (
     RunFolder,
     check_new_output,
     create_output,
     naming_disk_errors,
 )
-from cellseg3d_dist.engine.inputs import ImageInput, Inputs, inputs_exist, open_inputs
+from cellseg3d_dist.engine.inputs import Inputs, inputs_exist, open_inputs
 from cellseg3d_dist.engine.logs import WorkerLog, logging_to
 from cellseg3d_dist.engine.pipeline import Pipeline
 from cellseg3d_dist.engine.plan import Plan, check_disk, make_plan, planned_before
 from cellseg3d_dist.engine.progress import NoProgress, Progress
-from cellseg3d_dist.engine.runner import Interrupted, Runner
-from cellseg3d_dist.engine.stages.convert import Convert
+from cellseg3d_dist.engine.readable import readable, store_array
+from cellseg3d_dist.engine.runner import Runner
 from cellseg3d_dist.engine.stop import stopping_on_signals
 from cellseg3d_dist.engine.unchanged import check_unchanged
 from cellseg3d_dist.errors import BlocksFailedError, OutputError
-from cellseg3d_dist.grid import Selection
 from cellseg3d_dist.instances.backends import kernels_of
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.report.run import write_run_report
-from cellseg3d_dist.volumes import limit_threads, location_of, open_volume
-from cellseg3d_dist.volumes.convert import create_conversion, plan_conversion
+from cellseg3d_dist.volumes import limit_threads, location_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -138,7 +137,7 @@ def segment(
         "version": cellseg3d_dist.__version__,
         "started": _now(),
         "command": command or shlex.join(sys.argv),
-        **({} if stored is not None else _fingerprints(inputs)),
+        **({} if stored is not None else inputs.fingerprints()),
         "deciding": config.deciding(),
         "plan": the_plan.to_dict(),
         "versions": _versions(),
@@ -147,7 +146,7 @@ def segment(
     with naming_disk_errors(folder):
         folder.config.write_text(config.to_yaml())
     if stored is not None:
-        config, inputs = _store_array(folder, config, stored)
+        config, inputs = store_array(folder, config, stored)
     return _execute(folder, config, inputs, the_plan, client, progress, resumed=False)
 
 
@@ -155,6 +154,9 @@ def resume(
     out: str | Path, *, client: Client | None = None, progress: Progress | None = None
 ) -> RunResult:
     """Go on with a run where it stopped; a finished run executes nothing.
+
+    A finished run's labels and cells are compared with their checksums, and what it takes
+    to mend them is done where they are damaged.
 
     Raises
     ------
@@ -167,29 +169,35 @@ def resume(
     needed = {"fingerprint", "metadata", "deciding", "plan", *(["facts"] if complete else [])}
     if lacking := sorted(needed - status.keys()):
         raise OutputError(f"{out} was not begun to the end (no {lacking[0]}). Start a new run.")
-    if not complete and status.get("version") != cellseg3d_dist.__version__:
-        raise OutputError(
-            f"{out} was made by version {status.get('version')}, this is "
-            f"{cellseg3d_dist.__version__}. Resume it with that version, or start a new run."
-        )
+    if not complete:
+        _refuse_other_version(folder)
     config = make_config(read_yaml(folder.config), str(folder.config))
     _refuse_changed(folder, _differences(status["deciding"], config.deciding()))
     if complete and not inputs_exist(config):
         return RunResult(folder.path, status["facts"]["cells"], 0)
     inputs = open_inputs(config, None)
-    now = _fingerprints(inputs)
+    now = inputs.fingerprints()
     _refuse_changed(folder, _changed_inputs(status["metadata"], now["metadata"], "metadata"))
     moved = _changed_inputs(status["fingerprint"], now["fingerprint"], "files")
     if complete:
         _refuse_changed(folder, moved)
-        return RunResult(folder.path, status["facts"]["cells"], 0)
     block_shape = tuple(status["plan"]["block_shape"])
     fixed = config.model_copy(update={"block_shape": block_shape})
     resources = check_cluster(client, config.scheduler) if config.executor == "dask" else None
     the_plan = planned_before(make_plan(fixed, inputs.volume, resources), status["plan"])
     return _execute(
-        folder, config, inputs, the_plan, client, progress, resumed=True, compare=bool(moved)
-    )
+        folder, config, inputs, the_plan, client, progress,
+        resumed=True, compare=bool(moved), complete=complete,
+    )  # fmt: skip
+
+
+def _refuse_other_version(folder: RunFolder) -> None:
+    version = folder.status().get("version")
+    if version != cellseg3d_dist.__version__:
+        raise OutputError(
+            f"{folder.path} was made by version {version}, this is "
+            f"{cellseg3d_dist.__version__}. Resume it with that version, or start a new run."
+        )
 
 
 def _refuse_changed(folder: RunFolder, changed: list[str]) -> None:
@@ -218,21 +226,6 @@ def _config_of(image: Any, options: dict[str, Any]) -> SegmentConfig:
     return make_config(options | {"image": "<memory>"})
 
 
-def _store_array(
-    folder: RunFolder, config: SegmentConfig, stored: Any
-) -> tuple[SegmentConfig, Inputs]:
-    """Write an array in memory, or a lazy one, into the run folder, where workers can read it."""
-    volume = open_volume(stored, voxel_size=config.voxel_size, time=config.time)
-    conversion = create_conversion(volume, folder.work / "array.ome.zarr", n_levels=1)
-    for block in conversion.grid.blocks():
-        conversion.run(block.write_region)
-    config = config.model_copy(update={"image": conversion.image.path, "time": None})
-    inputs = open_inputs(config, None)
-    folder.config.write_text(config.to_yaml())
-    folder.update_status(**_fingerprints(inputs), deciding=config.deciding())
-    return config, inputs
-
-
 def _execute(
     folder: RunFolder,
     config: SegmentConfig,
@@ -242,32 +235,48 @@ def _execute(
     progress: Progress | None,
     resumed: bool,
     compare: bool = False,
+    complete: bool = False,
 ) -> RunResult:
     progress = progress or NoProgress()
     with contextlib.ExitStack() as stack:
         stack.enter_context(naming_disk_errors(folder))
         stack.enter_context(folder.locked())
         stack.enter_context(logging_to(folder.logs / "run.log"))
+        stop = stack.enter_context(stopping_on_signals(progress, folder.go_on))
         executor = stack.enter_context(_executor(config, the_plan, client, folder))
         header = {"version": cellseg3d_dist.__version__, "config": config.deciding()}
-        runner = Runner(folder, executor, progress, header, verify=resumed)
-        stack.enter_context(stopping_on_signals(runner))
-        folder.update_status(status="running", deciding=config.deciding())
-        try:
-            image = _readable(folder, config, inputs, runner)
-            if compare:
-                check_unchanged(folder, the_plan.grid, image, runner)
-                folder.update_status(**_fingerprints(inputs))
-            job = Pipeline(config, the_plan, image, inputs.labels_true, folder, runner)
-            facts = job.run()
-        except BaseException as error:
-            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-            _note_end(folder, runner, "interrupted" if stopped else "failed", {})
-            raise
-        result = _finish(folder, config, inputs, the_plan, runner, facts)
+        runner = Runner(folder, executor, progress, header, verify=resumed, stop=stop)
+        if complete and output_intact(folder, the_plan.block_shape, runner):
+            result = RunResult(folder.path, folder.status()["facts"]["cells"], 0)
+        else:
+            _refuse_other_version(folder)
+            result = _run(folder, config, inputs, the_plan, runner, compare)
     if not config.keep_work:
         shutil.rmtree(folder.work, ignore_errors=True)
     return result
+
+
+def _run(
+    folder: RunFolder,
+    config: SegmentConfig,
+    inputs: Inputs,
+    the_plan: Plan,
+    runner: Runner,
+    compare: bool,
+) -> RunResult:
+    folder.update_status(status="running", deciding=config.deciding())
+    try:
+        image = readable(folder, config, inputs, runner)
+        if compare:
+            check_unchanged(folder, the_plan.grid, image, runner)
+            folder.update_status(**inputs.fingerprints())
+        job = Pipeline(config, the_plan, image, inputs.labels_true, folder, runner)
+        facts = job.run()
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        _note_end(folder, runner, "interrupted" if stopped else "failed", {})
+        raise
+    return _finish(folder, config, inputs, the_plan, runner, facts)
 
 
 @contextlib.contextmanager
@@ -287,28 +296,6 @@ def _executor(
     ) as reached:
         reached.register_plugin(WorkerLog(str(folder.logs)))
         yield DaskExecutor(reached)
-
-
-def _readable(
-    folder: RunFolder, config: SegmentConfig, inputs: Inputs, runner: Runner
-) -> ImageInput:
-    """The image in a form that blocks can read their part of: TIFF is converted first."""
-    volume = inputs.volume
-    if volume.kind != "tiff":
-        return ImageInput(volume, inputs.mask)
-    whole = open_volume(
-        config.image, voxel_size=config.voxel_size, channel=config.channel, time=config.time
-    )
-    path = folder.work / "image.ome.zarr"
-    make = plan_conversion if path.exists() else create_conversion
-    stage = Convert(make(whole, path, n_levels=1))
-    list(runner.run(stage, Selection.all(stage.conversion.grid)))
-    if runner.failed:
-        block, name, error = next(iter(runner.failed.values()))
-        raise BlocksFailedError(f"{block} of {name} failed: {error} When mended, {folder.go_on}")
-    copied = open_volume(path, channel=config.channel)
-    region = config.region_box
-    return ImageInput(copied.crop(region) if region else copied, inputs.mask)
 
 
 def _finish(
@@ -370,10 +357,6 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for key in keys
         if before.get(key) != now.get(key)
     ]
-
-
-def _fingerprints(inputs: Inputs) -> dict[str, dict[str, str]]:
-    return {"fingerprint": inputs.fingerprint(), "metadata": inputs.fingerprint(files=False)}
 
 
 def _changed_inputs(before: dict[str, str], now: dict[str, str], what: str) -> list[str]:

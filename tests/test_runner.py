@@ -8,7 +8,8 @@ from stages import Counting, Damaged, Raising, Slow
 from cellseg3d_dist.engine.executors import DaskExecutor, SerialExecutor
 from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.progress import NoProgress
-from cellseg3d_dist.engine.runner import Interrupted, Runner
+from cellseg3d_dist.engine.runner import Runner
+from cellseg3d_dist.engine.stop import Interrupted
 from cellseg3d_dist.errors import EnvironmentFailedError
 from cellseg3d_dist.grid import BlockGrid, Selection
 
@@ -112,7 +113,7 @@ class StopAfter(NoProgress):
     def advance(self, voxels):
         self.left -= 1
         if self.left == 0:
-            self.runner.request_stop(signal.SIGTERM)
+            self.runner.stop.request(signal.SIGTERM)
 
 
 def test_a_stop_notes_what_was_in_flight_and_resuming_does_the_rest_once(make_runner, tmp_path):

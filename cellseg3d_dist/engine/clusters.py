@@ -7,7 +7,9 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import struct
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from typing import Any
 
 import dask
 import psutil
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker, WorkerPlugin
 from distributed.comm import connect as connect_comm
 from distributed.security import Security
 from msgpack import UnpackException
@@ -50,6 +52,17 @@ def default_workers() -> int:
 def default_memory_limit(workers: int) -> int:
     """Bytes for each of this many workers: 0.8 of what the machine has free now."""
     return int(psutil.virtual_memory().available * 0.8 / workers)
+
+
+class _Uninterrupted(WorkerPlugin):
+    """Leaves Ctrl-C, which a terminal sends to all processes, to the driver."""
+
+    name = "cellseg3d-dist-uninterrupted"
+
+    def setup(self, worker: Worker) -> None:
+        """Ignore it, in the main thread that the worker's loop has."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -92,6 +105,7 @@ def connect(
         except (OSError, RuntimeError) as error:
             raise EnvironmentFailedError(f"no local cluster could be started: {error}") from error
         with cluster, Client(cluster) as own:
+            own.register_plugin(_Uninterrupted())
             log.info("dashboard at %s", own.dashboard_link)
             yield own
 

@@ -145,6 +145,8 @@ class DaskExecutor:
         try:
             flight.submit(itertools.islice(blocks, window))
             for landed in flight.landings():
+                if self._stopped:
+                    flight.recall()
                 for block, attempt, answer in landed:
                     if not isinstance(answer, BaseException):
                         yield Outcome(block, answer)
@@ -173,6 +175,7 @@ class _Flight:
         self._run = functools.partial(run_block, stage)
         self._prefix = f"{stage.name}-{uuid.uuid4().hex[:8]}"
         self._blocks: dict[str, tuple[Block, int]] = {}
+        self._sent: dict[str, Future] = {}
         # by default it would listen to the newest client of this process, whosever that is
         self._futures = as_completed(loop=client.loop)
 
@@ -188,7 +191,22 @@ class _Flight:
             return
         keys = [f"{self._prefix}-{block.number}-{attempt}" for block in sent]
         self._blocks |= {key: (block, attempt) for key, block in zip(keys, sent, strict=True)}
-        self._futures.update(self._client.map(self._run, sent, key=keys, pure=False))
+        futures = self._client.map(self._run, sent, key=keys, pure=False)
+        self._sent |= zip(keys, futures, strict=True)
+        self._futures.update(futures)
+
+    def recall(self) -> None:
+        """Take back the blocks that wait at the scheduler for a worker."""
+        begun = {key for keys in self._client.processing().values() for key in keys}
+        waiting = [future for key, future in self._sent.items() if key not in begun]
+        waiting = [future for future in waiting if future.status == "pending"]
+        for future in waiting:
+            self._forget(future)
+        self._client.cancel(waiting)
+
+    def _forget(self, future: Future) -> tuple[Block, int]:
+        self._sent.pop(future.key)
+        return self._blocks.pop(future.key)
 
     def landings(self) -> Iterator[list[tuple[Block, int, Any]]]:
         """What has come back since the last look: each block with its record or its error.
@@ -200,9 +218,10 @@ class _Flight:
             # the scheduler may live in this process: let it work, then take more at a time
             time.sleep(_LANDING_SECONDS)
             batch = [*first, *self._futures.next_batch(block=False)]
+            batch = [future for future in batch if future.key in self._sent]
             answers = self._answers(batch)
             yield [
-                (*self._blocks.pop(future.key), answer)
+                (*self._forget(future), answer)
                 for future, answer in zip(batch, answers, strict=True)
             ]
 

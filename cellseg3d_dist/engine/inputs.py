@@ -108,6 +108,10 @@ class Inputs:
         found = [v.location for v in (self.volume, self.labels_true) if v is not None]
         return [text for text in given + found if text != "<memory>"]
 
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """What ``run.json`` keeps to tell a changed input by."""
+        return {"fingerprint": self.fingerprint(), "metadata": self.fingerprint(files=False)}
+
     def fingerprint(self, *, files: bool = True) -> dict[str, str]:
         """Of image and mask, see :meth:`Volume.fingerprint`."""
         found = {"image": self.volume.fingerprint(files=files)}

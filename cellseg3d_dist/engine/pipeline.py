@@ -19,7 +19,7 @@ from cellseg3d_dist.engine import labelling
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.job import Job
 from cellseg3d_dist.engine.merge import MergeResult, merge_fragments
-from cellseg3d_dist.engine.records import digest
+from cellseg3d_dist.engine.records import digest, file_digest
 from cellseg3d_dist.engine.stages.pyramid import Pyramid
 from cellseg3d_dist.engine.stages.relabel import Relabel
 from cellseg3d_dist.engine.stages.score import Score
@@ -269,6 +269,7 @@ class Pipeline(Job):
                 )
 
         self.facts["cells"] = write_cells(self.folder.cells, tables())
+        self.facts["cells_digest"] = file_digest(self.folder.cells)
         if self.config.csv:
             write_csv(self.folder.path / "cells.csv", tables())
 

@@ -34,6 +34,18 @@ def digest(*arrays: npt.NDArray[Any]) -> str:
     return f"{crc:08x}"
 
 
+def file_digest(path: Path) -> str | None:
+    """Checksum (crc32c) of a file's bytes, None where there is no such file."""
+    crc = 0
+    try:
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                crc = google_crc32c.extend(crc, part)
+    except FileNotFoundError:
+        return None
+    return f"{crc:08x}"
+
+
 def record_path(folder: Path, block: Block) -> Path:
     """File of a block in a folder of records; folders of one z index each stay small."""
     z, y, x = block.index

@@ -13,19 +13,11 @@ from cellseg3d_dist.engine.folder import RunFolder, naming_disk_errors
 from cellseg3d_dist.engine.journal import Journal
 from cellseg3d_dist.engine.progress import Progress
 from cellseg3d_dist.engine.stage import BlockRecord, Outcome, Stage, Verify
+from cellseg3d_dist.engine.stop import Stop
 from cellseg3d_dist.errors import EnvironmentFailedError
 from cellseg3d_dist.grid import Block, Selection
 
 log = logging.getLogger(__name__)
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop; what was in flight is noted."""
-
-    def __init__(self, signal_number: int, go_on: str = "") -> None:
-        super().__init__(f"stopped by signal {signal_number}")
-        self.signal_number = signal_number
-        self.go_on = go_on
 
 
 @dataclass
@@ -54,6 +46,8 @@ class Runner:
         Check finished blocks against their digests before trusting them (a resumed run).
     header : dict
         What decides every stage's result: configuration, input, version.
+    stop : Stop
+        Once requested, no new blocks are taken, and runs end when those in flight are noted.
     """
 
     folder: RunFolder
@@ -61,15 +55,13 @@ class Runner:
     progress: Progress
     header: BlockRecord
     verify: bool = False
-    stop_signal: int | None = None
+    stop: Stop = field(default_factory=Stop)
     executed: int = 0
     summaries: list[StageSummary] = field(default_factory=list)
     failed: dict[int, tuple[Block, str, str]] = field(default_factory=dict)
 
-    def request_stop(self, signal_number: int) -> None:
-        """Take no new blocks and raise :class:`Interrupted` once those in flight are noted."""
-        self.stop_signal = signal_number
-        self.executor.stop()
+    def __post_init__(self) -> None:
+        self.stop.tell(self.executor.stop)
 
     def summaries_noted(self) -> None:
         """Forget executed counts that have been written down, keeping their sum."""
@@ -106,8 +98,7 @@ class Runner:
                 summary.seconds = time.monotonic() - began
                 self.summaries.append(summary)
                 self.progress.finish()
-            if self.stop_signal is not None:
-                raise Interrupted(self.stop_signal, self.folder.go_on)
+            self.stop.check()
         wanted = set(selection.numbers.tolist())
         return (record for record in journal.records() if record["block"] in wanted)
 

@@ -66,6 +66,8 @@ def check_unchanged(folder: RunFolder, grid: BlockGrid, image: ImageInput, runne
         _, records = read_journal(folder.journal(stage))
         digests = {r["block"]: r["input"] for r in records if r.get("input")}
         different = _different(Selection.all(grid).only(digests), image, read, digests, runner)
+        # a comparison that was stopped says nothing of what it has not seen
+        runner.stop.check()
         if different:
             shown = ", ".join(str(block) for block in different[:3])
             raise OutputError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from cellseg3d_dist.errors import VolumeError
-from cellseg3d_dist.grid import BlockGrid, Region, Triple
+from cellseg3d_dist.grid import BlockGrid, Region, Triple, ceil_div
 from cellseg3d_dist.volumes.multiscales import Size
 from cellseg3d_dist.volumes.pyramid import ImageKind, downsample, source_region
-from cellseg3d_dist.volumes.storage import naming_errors, open_zarr
+from cellseg3d_dist.volumes.storage import DATA_ERRORS, naming_errors, open_zarr
 from cellseg3d_dist.volumes.volume import check_region, region_text
 
 #: Planes of the level below that are read at a time while a level is made.
@@ -133,7 +135,15 @@ class StoredArray:
             return
         with naming_errors(f"{self.path}, region {region_text(region)} cannot be written"):
             stored = open_zarr(self.path, writable=True)
-            stored[(*(slice(None) for _ in first), *region.slices)] = array
+            index = (*(slice(None) for _ in first), *region.slices)
+            try:
+                stored[index] = array
+            except DATA_ERRORS:
+                # what reaches over the volume's face is read before it is written: where that
+                # is damaged it gives way
+                for file in self._files(region):
+                    file.unlink(missing_ok=True)
+                stored[index] = array
 
     def missing(self, region: Region | None = None) -> list[Region]:
         """Write regions of blocks in ``region`` (default all) that were never written.
@@ -145,11 +155,21 @@ class StoredArray:
         return [b.write_region for b in blocks if not self._file(b.write_region).exists()]
 
     def _file(self, region: Region) -> Path:
+        return next(self._files(region))
+
+    def _files(self, region: Region) -> Iterator[Path]:
+        """Stored units that a region has a part in, its first voxel's first."""
         unit = self.shard_shape or self.chunk_shape
         # where an axis has one block, its start is 0 whatever the stored unit
-        index = [str(start // n) for start, n in zip(region.start, unit, strict=True)]
-        first = [] if self.n_channels is None else ["0"]
-        return Path(self.path, *(["c"] if self.zarr_format == 3 else []), *first, *index)
+        ranges = [
+            range(start // n, ceil_div(stop, n))
+            for start, stop, n in zip(region.start, region.stop, unit, strict=True)
+        ]
+        if self.n_channels is not None:
+            ranges.insert(0, range(self.n_channels if self.zarr_format == 2 else 1))
+        for index in itertools.product(*ranges):
+            prefix = ["c"] if self.zarr_format == 3 else []
+            yield Path(self.path, *prefix, *map(str, index))
 
 
 @dataclass(frozen=True)
