@@ -31,6 +31,7 @@ from cellseg3d_dist.options import (
     Out,
     OutlineSigma,
     RegionBox,
+    Scheduler,
     SpotSigma,
     Threshold,
     Time,
@@ -112,9 +113,7 @@ def segment(
     block_shape: BlockShape = None,
     flood_halo: FloodHalo = None,
     workers: Workers = None,
-    scheduler: Annotated[
-        str | None, option("Dask scheduler to use: tcp://host:port, or its file.", "ADDRESS")
-    ] = None,
+    scheduler: Scheduler = None,
     memory_limit: MemoryLimit = None,
     executor: Annotated[str | None, option("dask, or serial to debug [dask].", "NAME")] = None,
     backend: Annotated[str | None, option("numba or opencl [numba].", "NAME")] = None,
@@ -139,12 +138,20 @@ def segment(
 
 
 @app.command()
-def resume(out: Out) -> None:
+def resume(
+    out: Out, workers: Workers = None, scheduler: Scheduler = None, memory_limit: MemoryLimit = None
+) -> None:
     """Go on with a run where it stopped. Finished blocks are checked and kept."""
     from cellseg3d_dist import segmentation
 
     with _progress() as progress:
-        result = segmentation.resume(out, progress=progress)
+        result = segmentation.resume(
+            out,
+            progress=progress,
+            workers=workers,
+            scheduler=scheduler,
+            memory_limit=memory_limit,
+        )
     _done(result)
 
 

@@ -57,6 +57,9 @@ FloodHalo = Annotated[
     str | None, option("Voxels beyond a block; never changes the result [from sigmas].", "N")
 ]
 Workers = Annotated[str | None, option("Worker processes [cores].", "N")]
+Scheduler = Annotated[
+    str | None, option("Dask scheduler to use: tcp://host:port, or its file.", "ADDRESS")
+]
 MemoryLimit = Annotated[str | None, option("Per worker, such as 2GB [from free memory].", "SIZE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

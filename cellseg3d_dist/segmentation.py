@@ -151,12 +151,23 @@ def segment(
 
 
 def resume(
-    out: str | Path, *, client: Client | None = None, progress: Progress | None = None
+    out: str | Path,
+    *,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    workers: int | str | None = None,
+    scheduler: str | None = None,
+    memory_limit: int | str | None = None,
 ) -> RunResult:
     """Go on with a run where it stopped; a finished run executes nothing.
 
     A finished run's labels and cells are compared with their checksums, and what it takes
     to mend them is done where they are damaged.
+
+    Parameters
+    ----------
+    workers, scheduler, memory_limit
+        In place of those the run was begun with; they decide no result.
 
     Raises
     ------
@@ -171,7 +182,9 @@ def resume(
         raise OutputError(f"{out} was not begun to the end (no {lacking[0]}). Start a new run.")
     if not complete:
         _refuse_other_version(folder)
-    config = make_config(read_yaml(folder.config), str(folder.config))
+    how = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit}
+    given = read_yaml(folder.config) | {k: v for k, v in how.items() if v is not None}
+    config = make_config(given, str(folder.config))
     _refuse_changed(folder, _differences(status["deciding"], config.deciding()))
     if complete and not inputs_exist(config):
         return RunResult(folder.path, status["facts"]["cells"], 0)

@@ -191,6 +191,7 @@ def test_a_chunk_of_another_channel(cli, tmp_path):
     failed = status_of(tmp_path / "run")["failed_blocks"]
     assert [(entry["block"][2], entry["stage"]) for entry in failed] == [(BAD, "relabel")]
     assert len([p for p in (tmp_path / "run" / "labels.ome.zarr").iterdir() if p.is_dir()]) > 1
+    assert not labels_of(tmp_path / "run")[:, :, BAD * 25 : (BAD + 1) * 25].any()
     other = chunk_files(path / "0" / "c" / "1")[0]
     kept = other.read_bytes()
     chunk.write_bytes(content)

@@ -285,6 +285,22 @@ def test_resume_from_another_folder(cli, tmp_path, monkeypatch):
     cli.does("report", "../run")
 
 
+def test_resume_on_another_cluster(cli, run_folder, monkeypatch):
+    """Where a run is computed is no part of it; a scheduler that is gone does not hold it."""
+    monkeypatch.setattr("cellseg3d_dist.engine.clusters._CONNECT_SECONDS", 1)
+    config = run_folder / "run.yaml"
+    text = config.read_text().replace("executor: serial", "executor: dask")
+    config.write_text(text + "scheduler: tcp://127.0.0.1:1\n")
+    edit_status(run_folder, status="interrupted")
+    cli.refuses("resume", "run", match="scheduler tcp://127.0.0.1:1 cannot be reached", code=4)
+    line = cli.refuses(
+        "resume", "run", "--scheduler", "tcp://127.0.0.1:2", match="7.0.0.1:2", code=4
+    )
+    assert "leave --scheduler out" in line
+    cli.refuses("resume", "run", "--workers", "none", match="workers 'none' must be a whole number")
+    cli.refuses("resume", "run", "--memory-limit", "x", match="memory_limit 'x' must be bytes")
+
+
 def test_a_finished_run_needs_no_input_to_be_finished(cli, run_folder, finished):
     (finished / "image.zarr").rename(finished / "away")
     try:

@@ -62,12 +62,13 @@ class Relabel:
         fragments = self.fragments.read(block)
         if fragments is None:
             raise FileNotFoundError(f"{block} has no fragments")
-        final = self._final(block)
-        labels = _looked_up(fragments, final, self.labels.dtype)
-        self.labels.write(block.write_region, labels)
+        # read before anything is written: a block that fails is 0 in the labels
         channels = [
             self.image.read(block.write_region, channel) for channel in range(len(self.scales))
         ]
+        final = self._final(block)
+        labels = _looked_up(fragments, final, self.labels.dtype)
+        self.labels.write(block.write_region, labels)
         measured = measure_fragments(
             fragments, final.size, channels, block.write_region.start, self.scales
         )
