@@ -53,6 +53,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 bad input or option, 3 some blocks failed (resume OUT goes "
     "on), 4 disk, cluster or device failed, 130 and 143 stopped by a signal.",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
 # typer is built on click, or on a copy of it that it brings along
@@ -372,6 +373,7 @@ def run(arguments: list[str]) -> int:
 def _with_help(error: Any) -> str:
     text = " ".join(error.format_message().split())
     if isinstance(error, _UsageError) and error.ctx is not None:
+        text = text if text[-1:] in ".?!" else f"{text}."
         text += f" See: {error.ctx.command_path} --help"
     return text
 

@@ -170,7 +170,7 @@ class SegmentConfig(BaseModel):
     )
     executor: Literal["dask", "serial"] = _key("dask or serial", "dask")
     backend: Literal["numba", "opencl"] = _key("numba or opencl", "numba")
-    device: Literal["cpu"] = _key("cpu", "cpu")
+    device: Literal["cpu"] = _key("cpu (a GPU is used by --backend opencl only)", "cpu")
     ome_zarr: Annotated[Literal["0.5", "0.4"], BeforeValidator(_text)] = _key("0.5 or 0.4", "0.5")
     csv: bool = _key("true or false", False)
     keep_work: bool = _key("true or false", False)

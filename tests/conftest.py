@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,3 +52,23 @@ def cli(
 
     monkeypatch.chdir(tmp_path)
     return CommandLine(tmp_path, capsys)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an image and a finished run of it."""
+    from command_line import cells_image
+    from test_volumes_open import image_store
+
+    from cellseg3d_dist import segment
+
+    root = tmp_path_factory.mktemp("finished")
+    image_store(root / "image.zarr", cells_image((10, 12, 14)))
+    segment(root / "image.zarr", root / "run", executor="serial", spot_sigma=1, outline_sigma=1)
+    return root
+
+
+@pytest.fixture
+def run_folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, whose image lies elsewhere."""
+    return Path(shutil.copytree(finished / "run", tmp_path / "run"))

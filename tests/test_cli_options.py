@@ -64,6 +64,7 @@ WRONG = [
     ("executor", "slurm", "executor 'slurm' must be dask or serial"),
     ("instances", "magic", "instances 'magic' must be"),
     ("backend", "cuda", "backend 'cuda' must be"),
+    ("device", "cuda", "device 'cuda' must be cpu .a GPU is used by --backend opencl only"),
     ("ome_zarr", "0.6", "ome_zarr '?0.6'? must be 0.5 or 0.4"),
 ]
 
@@ -199,6 +200,7 @@ def test_every_option_is_a_key_and_the_command_line_wins(cli, image, tmp_path):
 def test_help_of_commands(cli, command):
     listed = cli.does("--help").out
     shown = cli.does(command, "--help").out
+    assert cli.does(command, "-h").out == shown
     assert f"Usage: cellseg3d-dist {command} [OPTIONS]" in shown
     (line,) = [line for line in listed.splitlines() if line.startswith(f"  {command} ")]
     assert not line.endswith("...")
