@@ -143,9 +143,10 @@ def test_a_run_with_a_broken_block_is_mended_by_resuming(
             # no cells of the undisturbed run became one
             both = np.unique(np.stack((labels, labels_of(expected)))[:, labels > 0], axis=1)
             assert len(np.unique(both[0])) == both.shape[1]
-        # still broken: again exit 3, and nothing else is done twice
-        with pytest.raises(BlocksFailedError, match="broken on purpose"):
-            resume(out)
+        if stage in ("survey", "settle", "relabel"):
+            # still broken: again exit 3
+            with pytest.raises(BlocksFailedError, match="broken on purpose"):
+                resume(out)
     mended = resume(out)
     assert RunFolder(out).status()["status"] == "complete"
     assert RunFolder(out).status()["failed_blocks"] == []
