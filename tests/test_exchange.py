@@ -6,7 +6,7 @@ from reference import voronoi_otsu_plain
 from test_voronoi import in_a_block, random_case, whole_names
 
 from cellseg3d_dist.grid import BlockGrid
-from cellseg3d_dist.instances.exchange import exchange_round
+from cellseg3d_dist.instances.exchange import Front, exchange_round
 from cellseg3d_dist.instances.flood import UNREACHED
 from cellseg3d_dist.instances.voronoi import VoronoiSpec, voronoi_otsu
 from cellseg3d_dist.merging.contacts import faces_of, side_of
@@ -16,13 +16,12 @@ SHARP = (0.0, 0.0, 0.0)
 
 def exchanged(image, spec, grid, halo, order=None):
     """Names of all voxels after the exchange; how many were open before it, and rounds."""
-    mask, is_open, names, arrival = {}, {}, {}, {}
+    fronts, is_open = {}, {}
     for block in grid.blocks():
         found = in_a_block(image, spec, block.write_region, halo)
-        n = block.number
-        mask[n], is_open[n] = found.mask, found.is_open
-        names[n] = np.concatenate((np.zeros(1, np.uint64), found.names))[found.labels]
-        arrival[n] = np.where(found.is_open, UNREACHED, found.arrival)
+        arrival = np.where(found.is_open, UNREACHED, found.arrival)
+        fronts[block.number] = Front(found.labels, found.names, arrival)
+        is_open[block.number] = found.is_open
     n_open = sum(int(o.sum()) for o in is_open.values())
     rounds, changed = 0, True
     while changed:
@@ -32,24 +31,27 @@ def exchanged(image, spec, grid, halo, order=None):
             n = block.number
             if not is_open[n].any():
                 continue
-            shown = {}
-            for offset, other in grid.neighbours(block):
-                back = tuple(-o for o in offset)
-                shown[offset] = (
-                    side_of(faces_of(names[other.number]), back),
-                    side_of(faces_of(arrival[other.number]), back),
-                )
-            fresh[n] = exchange_round(mask[n], is_open[n], names[n], arrival[n], shown)
-            changed |= not np.array_equal(fresh[n][0], names[n])
-            changed |= not np.array_equal(fresh[n][1], arrival[n])
+            shown = {
+                offset: shown_by(fronts[other.number], tuple(-o for o in offset))
+                for offset, other in grid.neighbours(block)
+            }
+            fresh[n] = exchange_round(fronts[n], is_open[n], shown)
+            changed |= not fresh[n].same_as(fronts[n])
             if order is not None:  # at once: neighbours see it in the same round
-                names[n], arrival[n] = fresh[n]
-        for n, (new_names, new_arrival) in fresh.items():
-            names[n], arrival[n] = new_names, new_arrival
+                fronts[n] = fresh[n]
+        fronts |= fresh
     whole = np.zeros(grid.shape, np.uint64)
     for block in grid.blocks():
-        whole[block.write_region.slices] = names[block.number]
+        whole[block.write_region.slices] = named(fronts[block.number])
     return whole, n_open, rounds
+
+
+def named(front):
+    return np.append(np.uint64(0), front.names)[front.labels]
+
+
+def shown_by(front, offset):
+    return side_of(faces_of(named(front)), offset), side_of(faces_of(front.arrival), offset)
 
 
 def assert_exact(image, spec, grid, halo, order=None):

@@ -18,12 +18,10 @@ import numpy.typing as npt
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.records import read_record, record_digest, record_path, write_record
 from cellseg3d_dist.grid import Block, Triple
+from cellseg3d_dist.instances.exchange import Front, Shown
 from cellseg3d_dist.instances.flood import UNREACHED
 from cellseg3d_dist.instances.voronoi import FloodedBlock
-from cellseg3d_dist.merging.contacts import faces_of, side_of
-
-Names = npt.NDArray[np.uint64]
-Arrival = npt.NDArray[np.int32]
+from cellseg3d_dist.merging.contacts import Faces, faces_of, side_of
 
 
 @dataclass(frozen=True)
@@ -41,16 +39,16 @@ class Fronts:
     upstream: str = ""
 
     def begin(self, block: Block, found: FloodedBlock) -> str:
-        """Write round 0 of a block with its mask and open voxels; the digest."""
-        names = np.concatenate((np.zeros(1, np.uint64), found.names))[found.labels]
+        """Write round 0 of a block and its open voxels; the digest."""
         arrival = np.where(found.is_open, UNREACHED, found.arrival).astype(np.int32)
-        write_record(self._fixed(block), mask=found.mask, is_open=found.is_open)
-        return self.write(block, 0, names, arrival)
+        write_record(self._fixed(block), is_open=found.is_open)
+        return self.write(block, 0, Front(found.labels, found.names, arrival))
 
-    def write(self, block: Block, round_number: int, names: Names, arrival: Arrival) -> str:
+    def write(self, block: Block, round_number: int, front: Front) -> str:
         """Write a round of a block: all its voxels, and its faces apart for neighbours."""
-        write_record(self._file(block, round_number, "faces"), **_shown(names, arrival))
-        return write_record(self._file(block, round_number, "all"), names=names, arrival=arrival)
+        shown = _shown(faces_of(front.labels), faces_of(front.arrival), front.names)
+        write_record(self._file(block, round_number, "faces"), **shown)
+        return write_record(self._file(block, round_number, "all"), **vars(front))
 
     def intact(self, block: Block, round_number: int, digest: str) -> bool:
         """Whether a round of a block is there unchanged."""
@@ -60,17 +58,16 @@ class Fronts:
             and record_digest(self._fixed(block)) is not None
         )
 
-    def fixed(self, block: Block) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """A block's mask and its open voxels."""
-        arrays = read_record(self._fixed(block))
-        return arrays["mask"], arrays["is_open"]
+    def is_open(self, block: Block) -> npt.NDArray[np.bool_]:
+        """A block's open voxels."""
+        found: npt.NDArray[np.bool_] = read_record(self._fixed(block))["is_open"]
+        return found
 
-    def before(self, block: Block, round_number: int) -> tuple[Names, Arrival]:
+    def before(self, block: Block, round_number: int) -> Front:
         """A block's state before a round."""
-        arrays = read_record(self._file(block, self._newest(block, round_number), "all"))
-        return arrays["names"], arrays["arrival"]
+        return Front(**read_record(self._file(block, self._newest(block, round_number), "all")))
 
-    def shown(self, block: Block, offset: Triple, round_number: int) -> tuple[Names, Arrival]:
+    def shown(self, block: Block, offset: Triple, round_number: int) -> Shown:
         """What a block, open or not, shows towards ``offset`` before a round."""
         newest = self._newest(block, round_number)
         if newest >= 0:
@@ -86,12 +83,12 @@ class Fronts:
     def _closed_faces(self, block: Block) -> dict[str, npt.NDArray[Any]]:
         faces, objects = self.fragments.faces(block), self.fragments.objects(block)
         if faces is None or objects is None:
-            shape = block.write_region.shape
-            nothing = np.zeros(shape, np.uint64)
-            return _shown(nothing, np.full(shape, UNREACHED, np.int32))
-        table = np.concatenate((np.zeros(1, np.uint64), objects["names"]))
-        named = {f"names_{key}": table[plane] for key, plane in faces.items() if "_" not in key}
-        return named | {key: plane for key, plane in faces.items() if "_" in key}
+            nothing = np.zeros(block.write_region.shape, np.uint32)
+            never = np.full(block.write_region.shape, UNREACHED)
+            return _shown(faces_of(nothing), faces_of(never), np.empty(0, np.uint64))
+        arrival = {key.removeprefix("arrival_"): a for key, a in faces.items() if "_" in key}
+        labels = {key: plane for key, plane in faces.items() if "_" not in key}
+        return _shown(labels, arrival, objects["names"])
 
     def _newest(self, block: Block, round_number: int) -> int:
         """The newest round before this one that wrote the block, -1 for none."""
@@ -115,6 +112,10 @@ class Fronts:
         return self._folder(block) / "fixed.rec"
 
 
-def _shown(names: Names, arrival: Arrival) -> dict[str, npt.NDArray[Any]]:
-    planes = {f"names_{key}": plane for key, plane in faces_of(names).items()}
-    return planes | {f"arrival_{key}": plane for key, plane in faces_of(arrival).items()}
+def _shown(
+    labels: Faces, arrival: Faces, names: npt.NDArray[np.uint64]
+) -> dict[str, npt.NDArray[Any]]:
+    """Faces with names in place of labels, and arrivals."""
+    table = np.append(np.zeros(1, np.uint64), names)
+    named = {f"names_{key}": table[plane] for key, plane in labels.items()}
+    return named | {f"arrival_{key}": plane for key, plane in arrival.items()}

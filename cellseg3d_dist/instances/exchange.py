@@ -8,53 +8,90 @@ the order is isotone, so rounds end, and they end in the answer of the volume in
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.grid import Triple
 from cellseg3d_dist.instances.flood import UNREACHED, settle
+from cellseg3d_dist.instances.voronoi import compact
+
+#: Names and arrivals that a block shows towards a neighbour.
+Shown = tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]
 
 
-def exchange_round(
-    mask: npt.NDArray[np.uint8],
-    is_open: npt.NDArray[Any],
-    names: npt.NDArray[np.uint64],
-    arrival: npt.NDArray[np.int32],
-    shown: dict[Triple, tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]],
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
+@dataclass(frozen=True, eq=False)
+class Front:
+    """What is known of a block: a label and its arrival step for each voxel.
+
+    Attributes
+    ----------
+    labels : ndarray, uint32, (z, y, x)
+        1..m by ascending name, 0 where there is none.
+    names : ndarray, uint64, (m,)
+        Global names of the labels.
+    arrival : ndarray, int32, (z, y, x)
+        ``UNREACHED`` where no label came.
+    """
+
+    labels: npt.NDArray[np.uint32]
+    names: npt.NDArray[np.uint64]
+    arrival: npt.NDArray[np.int32]
+
+    def same_as(self, other: Front) -> bool:
+        """Whether nothing differs."""
+        return (
+            np.array_equal(self.names, other.names)
+            and np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.arrival, other.arrival)
+        )
+
+
+def exchange_round(front: Front, is_open: npt.NDArray[Any], shown: dict[Triple, Shown]) -> Front:
     """One round for one block.
 
     Parameters
     ----------
-    mask, is_open : ndarray, (z, y, x)
-        Foreground, and where the answer is sought, of the write region.
-    names, arrival : ndarray
-        The block's front; what open voxels hold is ignored.
+    front : Front
+        Of the block before the round; what open voxels hold is ignored.
+    is_open : ndarray, (z, y, x)
+        Where the answer is sought; inside the foreground.
     shown : dict
         For each neighbour's offset the names and arrivals it shows towards this block,
         one voxel thick along the axes of a non-zero offset.
-
-    Returns
-    -------
-    names, arrival : ndarrays
-        The front after the round.
     """
-    padded = _pad(mask, np.uint8(0))
-    padded_open = _pad(is_open.astype(np.uint8), np.uint8(0))
-    padded_names = _pad(names.astype(np.int64), np.int64(0))
-    padded_arrival = _pad(arrival, UNREACHED)
-    for offset, (side_names, side_arrival) in shown.items():
+    # names become their ranks among those met here, which keeps their order
+    names = np.unique(np.concatenate([front.names, *(side.ravel() for side, _ in shown.values())]))
+    names = names[names > 0]
+    own = np.searchsorted(names, np.append(np.uint64(0), front.names)).astype(np.int32) + 1
+    z, y, x = front.labels.shape
+    # one voxel more on each side for what neighbours show, and one that ends the flood
+    state = np.full((z + 4, y + 4, x + 4), -1, np.int32)
+    times = np.full(state.shape, UNREACHED)
+    core = (slice(2, -2),) * 3
+    _fill(front.labels, front.arrival, is_open, own, state[core], times[core])
+    for offset, (side, arrival) in shown.items():
         index = tuple(
-            slice(0, 1) if o < 0 else slice(-1, None) if o > 0 else slice(1, -1) for o in offset
+            slice(1, 2) if o < 0 else slice(-2, -1) if o > 0 else slice(2, -2) for o in offset
         )
-        padded_names[index] = side_names
-        padded_arrival[index] = side_arrival
-    new_names, new_arrival = settle(padded, padded_names, padded_arrival, padded_open)
-    inner = (slice(1, -1),) * 3
-    return new_names[inner].astype(np.uint64), new_arrival[inner].copy()
+        known = (arrival != UNREACHED) & (side > 0)
+        state[index] = np.where(known, np.searchsorted(names, side) + 1, -1)
+        times[index] = np.where(known, arrival, UNREACHED)
+    settle(state, times)
+    labels, kept = compact(np.maximum(state[core], 0), names)
+    return Front(labels, kept, np.where(is_open, times[core], front.arrival))
 
 
-def _pad(array: npt.NDArray[Any], value: Any) -> npt.NDArray[Any]:
-    return np.pad(array, 1, constant_values=value)
+@numba.njit(cache=True, nogil=True)
+def _fill(labels, arrival, is_open, own, state, times):  # type: ignore[no-untyped-def]
+    for z in range(labels.shape[0]):
+        for y in range(labels.shape[1]):
+            for x in range(labels.shape[2]):
+                if is_open[z, y, x]:
+                    state[z, y, x] = 0
+                elif labels[z, y, x] > 0 and arrival[z, y, x] != UNREACHED:
+                    state[z, y, x] = own[labels[z, y, x]]
+                    times[z, y, x] = arrival[z, y, x]

@@ -193,41 +193,48 @@ def _grow(state, arrival, sources, joins, queue):  # type: ignore[no-untyped-def
         last = fresh
 
 
-def settle(
-    mask: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.int64],
-    arrival: npt.NDArray[np.int32],
-    is_open: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Flood open voxels from timed sources: everything that is not open.
+def settle(state: npt.NDArray[np.int32], times: npt.NDArray[np.int32]) -> None:
+    """Flood open voxels from timed sources, in place.
 
     Parameters
     ----------
-    mask : ndarray, uint8, (z, y, x)
-        A block with one voxel more on each side. Only open voxels need a true mask.
-    labels : ndarray, int64
-        Names (any int64 > 0, larger wins) of sources; what open voxels hold is ignored.
-    arrival : ndarray, int32
-        Steps at which sources got theirs; ``UNREACHED`` where they have none.
-    is_open : ndarray, uint8
-        Non-zero where the answer is sought; must lie inside the mask.
-
-    Returns
-    -------
-    labels, arrival : ndarrays
-        As given, with the open voxels filled; 0 and ``UNREACHED`` where nothing reaches.
+    state : ndarray, int32, (z, y, x)
+        0 where the answer is sought, the label (larger wins) of a source, -1 elsewhere;
+        -1 in the outermost voxels. Afterwards 0 is where nothing reaches.
+    times : ndarray, int32
+        Steps at which sources got theirs, ``UNREACHED`` elsewhere. Afterwards those of the
+        voxels that were open; what sources held is lost.
     """
-    free = (is_open != 0) & (mask != 0)
-    # -1 is where nothing may come: outside, and whatever has no label and is not sought
-    state = np.where(free, 0, np.where(arrival == UNREACHED, -1, labels)).astype(np.int64)
-    state = np.pad(state, 1, constant_values=-1)
-    times = np.pad(np.where(free, UNREACHED, arrival), 1, constant_values=UNREACHED)
-    sources = np.flatnonzero(times != UNREACHED)
-    sources = sources[np.argsort(times.ravel()[sources], kind="stable")]
-    joins = times.ravel()[sources].astype(np.int64)
-    # a source is what its own block says: no step equals -1, so none takes its label
-    times.ravel()[sources] = -1
-    n = int(np.count_nonzero(free)) + sources.size
-    _grow(state, times, sources, joins, _queue_for(n, state.size))
-    settled = times[1:-1, 1:-1, 1:-1]
-    return _unpadded(state), np.where(free, settled, arrival).astype(np.int32)
+    sources, joins, n_open = _sources(state, times)
+    order = np.argsort(joins, kind="stable")
+    queue = _queue_for(n_open + sources.size, state.size)
+    _grow(state, times, sources[order], joins[order], queue)
+
+
+@numba.njit(cache=True, nogil=True)
+def _sources(state, times):  # type: ignore[no-untyped-def]
+    """Sources that have an open voxel in their box, their steps, and the number of open ones."""
+    flat = state.reshape(-1)
+    time = times.reshape(-1)
+    offsets = _neighbours(state.shape[1], state.shape[2])
+    found = np.empty(1024, np.int64)
+    n, n_open = 0, 0
+    for voxel in range(flat.size):
+        if flat[voxel] == 0:
+            n_open += 1
+        if flat[voxel] <= 0:
+            continue
+        for k in range(26):
+            if flat[voxel + offsets[k]] == 0:
+                if n == found.size:
+                    found = np.concatenate((found, np.empty_like(found)))
+                found[n] = voxel
+                n += 1
+                break
+    found = found[:n].copy()
+    joins = time[found].astype(np.int64)
+    for voxel in range(flat.size):
+        if flat[voxel] > 0:
+            # a source is what its own block says: no step equals -1, so none takes its label
+            time[voxel] = -1
+    return found, joins, n_open

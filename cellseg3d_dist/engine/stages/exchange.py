@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.front import Fronts
 from cellseg3d_dist.engine.stage import BlockRecord
@@ -32,18 +30,15 @@ class Exchange:
 
     def run(self, block: Block) -> BlockRecord:
         """Flood one block's open voxels again from what its neighbours show."""
-        mask, is_open = self.fronts.fixed(block)
-        names, arrival = self.fronts.before(block, self.round_number)
+        before = self.fronts.before(block, self.round_number)
         shown = {}
         for offset, neighbour in self.fragments.grid.neighbours(block):
             z, y, x = (-o for o in offset)
             shown[offset] = self.fronts.shown(neighbour, (z, y, x), self.round_number)
-        new_names, new_arrival = exchange_round(mask, is_open, names, arrival, shown)
-        changed = not (np.array_equal(new_names, names) and np.array_equal(new_arrival, arrival))
-        if not changed:
+        after = exchange_round(before, self.fronts.is_open(block), shown)
+        if after.same_as(before):
             return {"changed": False}
-        digest = self.fronts.write(block, self.round_number, new_names, new_arrival)
-        return {"changed": True, "front": digest}
+        return {"changed": True, "front": self.fronts.write(block, self.round_number, after)}
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the block's new front is intact."""
@@ -67,14 +62,8 @@ class Settle:
 
     def run(self, block: Block) -> BlockRecord:
         """Write one block's fragments."""
-        names, arrival = self.fronts.before(block, self.rounds + 1)
-        kept, inverse = np.unique(names, return_inverse=True)
-        labels = inverse.reshape(names.shape).astype(np.uint32)
-        if kept[0] == 0:
-            kept = kept[1:]
-        else:
-            labels = labels + np.uint32(1)
-        return self.fragments.write("settled", block, labels, kept, arrival)
+        front = self.fronts.before(block, self.rounds + 1)
+        return self.fragments.write("settled", block, front.labels, front.names, front.arrival)
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the block's fragments are intact."""
