@@ -371,6 +371,15 @@ def test_an_undamaged_run_executes_nothing_when_resumed(interrupted, undisturbed
 
 
 @pytest.mark.usefixtures("_no_report")
+def test_what_a_killed_writer_had_begun_is_swept_away(interrupted, undisturbed):
+    begun = files_of(interrupted, "labels.ome.zarr/0/c/**/*")[2]
+    begun.with_suffix(".52e182404a744b47a3ef0125bed48bbd.partial").write_bytes(b"half a shard")
+    resume(interrupted)
+    labels = stored_bytes(RunFolder(interrupted).labels)
+    assert labels == stored_bytes(RunFolder(undisturbed).labels)
+
+
+@pytest.mark.usefixtures("_no_report")
 @pytest.mark.parametrize("what", ["labels", "upper level", "lost labels", "cells", "lost cells"])
 def test_damage_to_a_complete_run_is_mended(what, kept, undisturbed, tmp_path):
     out = tmp_path / "out"

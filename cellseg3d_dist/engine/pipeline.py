@@ -75,6 +75,7 @@ class Pipeline(Job):
         relabel, records = self.relabel(fragments, labels, labelled, merged, survey.magnitudes)
         written = self._written(merged)
         self._pyramid(labels, labelled, written)
+        labels.sweep()
         self._cells(relabel, records, merged)
         self._score(labels, written)
         return self.facts

@@ -65,6 +65,7 @@ class Production:
         for level in range(1, len(image.levels)):
             stage = Pyramid(image, level, made_from, prefix)
             self.run(stage, Selection.all(image.levels[level].grid))
+        image.sweep()
 
 
 def check_destination(

@@ -203,6 +203,11 @@ class StoredImage:
                 size[axis] *= factor
         return (size[0], size[1], size[2]), (origin[0], origin[1], origin[2])
 
+    def sweep(self) -> None:
+        """Remove files that writers who were killed had begun; none may be at work."""
+        for path in Path(self.path).rglob("*.partial"):
+            path.unlink(missing_ok=True)
+
     def source_region(self, level: int, region: Region) -> Region:
         """The voxels of ``level - 1`` that a region of ``level`` is made from."""
         return source_region(region, self.factors[level - 1], self.levels[level - 1].shape)
