@@ -23,6 +23,7 @@ from distributed.comm import connect as connect_comm
 from distributed.security import Security
 from msgpack import UnpackException
 
+from cellseg3d_dist.engine.memory import KEPT_BYTES
 from cellseg3d_dist.errors import EnvironmentFailedError
 
 log = logging.getLogger(__name__)
@@ -222,7 +223,7 @@ def _quiet_settings() -> dict[str, Any]:
         # Dask's default hands every freed array back to the system, and the page faults of
         # asking again take as long as the work on it
         "distributed.nanny.pre-spawn-environ": {
-            "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+            "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
             "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",

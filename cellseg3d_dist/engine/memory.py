@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from cellseg3d_dist.grid import BlockGrid, Region, Triple
 
+#: Freed memory that a worker keeps for its next block (its allocator's trim threshold).
+KEPT_BYTES = 128 * 2**20
 #: Bytes of a worker process that has loaded everything and holds no block.
-WORKER_BYTES = 330 * 2**20
+WORKER_BYTES = 330 * 2**20 + KEPT_BYTES
 
 
 @dataclass(frozen=True)
