@@ -7,7 +7,8 @@
     │   ├── VolumeError         a stored image that cannot be opened or trusted
     │   ├── ConfigError         an option or config key
     │   ├── OutputError         the output folder may not be created or replaced
-    │   └── MemoryLimitError    a plan over the memory limit
+    │   ├── MemoryLimitError    a plan over the memory limit
+    │   └── WeightsError        weights or their card cannot be used
     ├── BlocksFailedError       exit 3: some blocks failed; the run can be resumed
     └── EnvironmentFailedError  exit 4: disk, cluster or device
 """
@@ -41,6 +42,10 @@ class OutputError(BadInputError):
 
 class MemoryLimitError(BadInputError):
     """A plan whose projected memory is over the limit."""
+
+
+class WeightsError(BadInputError):
+    """Weights, a card or a checkpoint that cannot be used."""
 
 
 class BlocksFailedError(CellSegError):
