@@ -7,7 +7,8 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -19,12 +20,14 @@ from pydantic import (
     ValidationInfo,
 )
 from pydantic import field_validator as validates
+from pydantic.fields import FieldInfo
 
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.paths import absolute_path
 
 Floats = tuple[float, float, float]
+_Model = TypeVar("_Model", bound=BaseModel)
 _MICROMETRES = re.compile(r"^\s*([-+.\deE]+?)\s*(um|µm|μm)\s*$")
 _CUBIC = re.compile(r"^\s*([-+.\deE]+?)\s*(um3|um\^3|µm3|µm³|um³|μm3|μm³)\s*$")
 _BYTES = re.compile(r"^\s*(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
@@ -259,7 +262,12 @@ def _plain(value: Any) -> Any:
 
 
 def make_config(given: Mapping[str, Any], where: str = "") -> SegmentConfig:
-    """Validate options.
+    """Validate options of ``segment``, as :func:`validated` does."""
+    return validated(SegmentConfig, given, where)
+
+
+def validated(model: type[_Model], given: Mapping[str, Any], where: str = "") -> _Model:
+    """Validate options as a model, whose fields' descriptions say what values must be.
 
     Raises
     ------
@@ -268,22 +276,34 @@ def make_config(given: Mapping[str, Any], where: str = "") -> SegmentConfig:
         with the nearest known one.
     """
     try:
-        return SegmentConfig.model_validate(dict(given))
+        return model.model_validate(dict(given))
     except ValidationError as error:
         prefix = f"config {where}: " if where else ""
-        raise ConfigError(prefix + "; ".join(_lines(error, given)) + ".") from None
+        lines = _lines(error, given, model.model_fields)
+        raise ConfigError(prefix + "; ".join(lines) + ".") from None
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
+def read_config(
+    path: str | Path,
+    model: type[BaseModel] = SegmentConfig,
+    needed: Mapping[str, Any] = MappingProxyType({"image": ""}),
+) -> dict[str, Any]:
     """Checked keys of a config file, as it gives them.
+
+    Parameters
+    ----------
+    model
+        What is configured.
+    needed
+        Values for keys that need not be in the file, as they are given elsewhere.
 
     Raises
     ------
     ConfigError
-        As :func:`read_yaml` and :func:`make_config`, naming the file.
+        As :func:`read_yaml` and :func:`validated`, naming the file.
     """
     given = read_yaml(path)
-    make_config({"image": "", **given}, str(path))
+    validated(model, {**needed, **given}, str(path))
     return given
 
 
@@ -326,8 +346,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in content.items()}
 
 
-def _lines(error: ValidationError, given: Mapping[str, Any]) -> list[str]:
-    known = SegmentConfig.model_fields
+def _lines(
+    error: ValidationError, given: Mapping[str, Any], known: Mapping[str, FieldInfo]
+) -> list[str]:
     lines: dict[str, str] = {}
     for item in error.errors():
         key = str(item["loc"][0])
