@@ -35,7 +35,6 @@ ORDER = (
     "conversion",
     "segmentation",
     "demo",
-    "options",
     "cli",
     "__main__",
 )

@@ -1,0 +1,174 @@
+"""Commands about runs: segment, plan, resume, status, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cellseg3d_dist.cli.options import (
+    AsJson,
+    BlockShape,
+    Channel,
+    Config,
+    FloodHalo,
+    Image,
+    Instances,
+    Level,
+    MemoryLimit,
+    Out,
+    OutlineSigma,
+    RegionBox,
+    Scheduler,
+    SpotSigma,
+    Threshold,
+    Time,
+    VoxelSize,
+    Workers,
+    option,
+    switch,
+)
+from cellseg3d_dist.cli.terminal import command_line, progress_bar
+
+if TYPE_CHECKING:
+    from cellseg3d_dist.segmentation import RunResult
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given, over those of the config file."""
+    from cellseg3d_dist.config import read_config
+
+    config = options.pop("config")
+    base = read_config(config) if config is not None else {}
+    # IMAGE is always given
+    base.pop("image", None)
+    return base | {key: value for key, value in options.items() if value is not None}
+
+
+def segment(
+    ctx: typer.Context,
+    image: Image,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Run folder to create.")],
+    config: Config = None,
+    model: Annotated[
+        str | None, option("Where the foreground comes from: intensity [intensity].", "MODEL")
+    ] = None,
+    instances: Instances = None,
+    threshold: Threshold = None,
+    spot_sigma: SpotSigma = None,
+    outline_sigma: OutlineSigma = None,
+    connectivity: Annotated[
+        str | None, option("6, 18 or 26 neighbours, for components [6].", "N")
+    ] = None,
+    min_volume: Annotated[
+        str | None, option("Drop smaller cells: 200um3, or voxels.", "VOLUME")
+    ] = None,
+    max_volume: Annotated[
+        str | None, option("Drop larger cells: 5000um3, or voxels.", "VOLUME")
+    ] = None,
+    voxel_size: VoxelSize = None,
+    channel: Channel = None,
+    time: Time = None,
+    level: Level = None,
+    region: RegionBox = None,
+    mask: Annotated[
+        str | None, option("Image that is not 0 where cells are sought.", "PATH")
+    ] = None,
+    labels_true: Annotated[str | None, option("True labels, to score against.", "PATH")] = None,
+    block_shape: BlockShape = None,
+    flood_halo: FloodHalo = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    memory_limit: MemoryLimit = None,
+    executor: Annotated[str | None, option("dask, or serial to debug [dask].", "NAME")] = None,
+    backend: Annotated[str | None, option("numba or opencl [numba].", "NAME")] = None,
+    device: Annotated[str | None, option("cpu [cpu].", "NAME")] = None,
+    ome_zarr: Annotated[str | None, option("OME-Zarr written: 0.5 or 0.4 [0.5].", "N")] = None,
+    csv: Annotated[bool | None, switch("Write cells.csv too [no].")] = None,
+    keep_work: Annotated[bool | None, switch("Keep intermediate files [no].")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in OUT.")
+    ] = False,
+) -> None:
+    """Find and measure every cell of IMAGE. Labels, table and report go to OUT."""
+    from cellseg3d_dist import segmentation
+
+    options = {k: v for k, v in ctx.params.items() if k not in ("image", "out", "overwrite")}
+    given = _given(**options)
+    with progress_bar() as progress:
+        result = segmentation.segment(
+            image, out, overwrite=overwrite, progress=progress, command=command_line(), **given
+        )
+    _done(result)
+
+
+def resume(
+    out: Out, workers: Workers = None, scheduler: Scheduler = None, memory_limit: MemoryLimit = None
+) -> None:
+    """Go on with a run where it stopped. Finished blocks are checked and kept."""
+    from cellseg3d_dist import segmentation
+
+    with progress_bar() as progress:
+        result = segmentation.resume(
+            out,
+            progress=progress,
+            workers=workers,
+            scheduler=scheduler,
+            memory_limit=memory_limit,
+        )
+    _done(result)
+
+
+def status(out: Out, as_json: AsJson = False) -> None:
+    """Show how far a run is: stages, blocks, failures."""
+    from cellseg3d_dist.engine.status import describe, lines
+
+    found = describe(out)
+    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(lines(found)))
+
+
+def plan(
+    ctx: typer.Context,
+    image: Image,
+    config: Config = None,
+    instances: Instances = None,
+    threshold: Threshold = None,
+    spot_sigma: SpotSigma = None,
+    outline_sigma: OutlineSigma = None,
+    voxel_size: VoxelSize = None,
+    channel: Channel = None,
+    time: Time = None,
+    level: Level = None,
+    region: RegionBox = None,
+    block_shape: BlockShape = None,
+    flood_halo: FloodHalo = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what segment would do, and create nothing. Blocks, memory, disk and time."""
+    from cellseg3d_dist import segmentation
+
+    options = {k: v for k, v in ctx.params.items() if k not in ("image", "as_json")}
+    made = segmentation.plan(image, **_given(**options))
+    typer.echo(json.dumps(made.to_dict(), indent=1) if as_json else "\n".join(made.lines()))
+
+
+def report(out: Out) -> None:
+    """Write report.html of a finished run again."""
+    from cellseg3d_dist.config import make_config, read_yaml
+    from cellseg3d_dist.engine.folder import RunFolder
+    from cellseg3d_dist.report.run import rewrite_report
+
+    folder = RunFolder(out)
+    folder.status()
+    typer.echo(rewrite_report(out, make_config(read_yaml(folder.config), str(folder.config))))
+
+
+def _done(result: RunResult) -> None:
+    typer.echo(
+        f"{result.n_cells} cells, {result.executed} blocks executed\n"
+        f"labels {result.labels}\ncells  {result.cells}\nreport {result.report}"
+    )
