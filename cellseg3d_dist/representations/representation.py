@@ -53,7 +53,11 @@ class Representation(Protocol):
         ...
 
     def activate(self, output: torch.Tensor) -> torch.Tensor:
-        """Stored channels (N, len(channels), z, y, x) in [0, 1] of the network's output."""
+        """Predicted channels (N, C, z, y, x) in [0, 1] of the network's output.
+
+        The first ``len(channels)`` are stored; a representation with more makes sparse
+        candidates of the others.
+        """
         ...
 
     def decode(
