@@ -35,6 +35,7 @@ def flood(
     mask: npt.NDArray[np.uint8],
     seeds: npt.NDArray[np.int64],
     ring: Sides = NO_RING,
+    labels: npt.NDArray[np.int32] | None = None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Flood the mask from seeds; the largest label wins a tie.
 
@@ -43,26 +44,31 @@ def flood(
     mask : ndarray, uint8, (z, y, x)
         Non-zero where labels may grow.
     seeds : ndarray, int64, (n,)
-        Raveled indices of seed voxels, all inside the mask; seed i has label i + 1.
+        Raveled indices of seed voxels, all inside the mask.
     ring : three pairs of bool
         The faces (low, high) of each axis beyond which voxels exist but are unknown.
+    labels : ndarray, int32, (n,), optional
+        Label of each seed voxel, 1 or more, where seeds have several voxels; by default
+        seed i has label i + 1.
 
     Returns
     -------
-    labels : ndarray, int32, shape of ``mask``
-        1..n; 0 outside the mask and where no seed reaches; n + 1 where the unknown came
-        first, that is, where the result depends on voxels not seen.
+    flooded : ndarray, int32, shape of ``mask``
+        0 outside the mask and where no seed reaches; one more than the largest label where
+        the unknown came first, that is, where the result depends on voxels not seen.
     arrival : ndarray, int32, shape of ``mask``
         Step at which the label came, 0 at seeds, ``UNREACHED`` where none did.
     """
     faces = np.array(ring, np.uint8)
-    state, arrival, early = _seeded(mask, seeds, faces)
+    if labels is None:
+        labels = np.arange(1, seeds.size + 1, dtype=np.int32)
+    state, arrival, early = _seeded(mask, seeds, labels, faces)
     sources = np.concatenate((_padded_index(seeds, mask.shape), early))
     joins = np.repeat(np.array([0, 1], np.int64), (seeds.size, early.size))
     _grow(state, arrival, sources, joins, _queue_for(int(np.count_nonzero(mask)), state.size))
-    labels = _unpadded(state)
+    flooded = _unpadded(state)
     del state
-    return labels, _unpadded(arrival)
+    return flooded, _unpadded(arrival)
 
 
 def _queue_for(n: int, size: int) -> npt.NDArray[Any]:
@@ -90,7 +96,7 @@ def _unpadded(array):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _seeded(mask, seeds, faces):  # type: ignore[no-untyped-def]
+def _seeded(mask, seeds, labels, faces):  # type: ignore[no-untyped-def]
     """State and arrival, padded by one voxel: -1 outside the mask, 0 empty, else a label.
 
     The unknown is there at step 0 beyond the given faces; the voxels it takes at step 1 are
@@ -99,14 +105,17 @@ def _seeded(mask, seeds, faces):  # type: ignore[no-untyped-def]
     nz, ny, nx = mask.shape
     state = np.full((nz + 2, ny + 2, nx + 2), -1, np.int32)
     arrival = np.full((nz + 2, ny + 2, nx + 2), UNREACHED, np.int32)
-    unknown = np.int32(seeds.size + 1)
+    unknown = np.int32(0)
+    for i in range(labels.size):
+        unknown = max(unknown, labels[i])
+    unknown += np.int32(1)
     early = np.empty(2 * (nz * ny + ny * nx + nz * nx), np.int64)
     n_early = 0
     for i in range(seeds.size):
         z = seeds[i] // (ny * nx) + 1
         y = seeds[i] // nx % ny + 1
         x = seeds[i] % nx + 1
-        state[z, y, x] = i + 1
+        state[z, y, x] = labels[i]
         arrival[z, y, x] = 0
     for z in range(nz):
         on_z = (z == 0 and faces[0, 0]) or (z == nz - 1 and faces[0, 1])

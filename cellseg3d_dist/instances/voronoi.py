@@ -139,12 +139,52 @@ def voronoi_otsu_block(
     del smoothed
     names = names_of_seeds(seeds, flood_region, shape)
     order = np.argsort(names)
-    labels, arrival = kernels.flood(mask, seeds[order], ring_of(flood_region, shape))
-    inner = write_region.within(flood_region).slices
+    flooded = kernels.flood(mask, seeds[order], ring_of(flood_region, shape))
+    return keep(flooded, names[order], mask, write_region.within(flood_region))
+
+
+def flood_block(
+    mask: npt.NDArray[np.uint8],
+    seeds: npt.NDArray[np.int64],
+    owners: npt.NDArray[np.int64],
+    names: npt.NDArray[np.uint64],
+    flood_region: Region,
+    write_region: Region,
+    shape: Triple,
+) -> FloodedBlock:
+    """Flood one block from seeds of several voxels each.
+
+    Parameters
+    ----------
+    mask : ndarray, uint8, shape of ``flood_region``
+    seeds : ndarray, int64, (n,)
+        Raveled seed voxels in ``flood_region``, inside the mask.
+    owners : ndarray, int64, (n,)
+        Index in ``names`` of the seed that each voxel belongs to.
+    names : ndarray, uint64, (m,)
+        Global names of seeds, ascending; the larger one wins a tie.
+    """
+    labels = (owners + 1).astype(np.int32)
+    flooded, arrival = flood(mask, seeds, ring_of(flood_region, shape), labels)
+    # the unknown is one more than the largest label here, which may not be the last name's
+    unknown = int(labels.max(initial=0)) + 1
+    flooded[flooded == unknown] = names.size + 1
+    return keep((flooded, arrival), names, mask, write_region.within(flood_region))
+
+
+def keep(
+    flooded: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]],
+    names: npt.NDArray[np.uint64],
+    mask: npt.NDArray[np.uint8],
+    inside: Region,
+) -> FloodedBlock:
+    """What a block keeps of a flood: ``inside`` is its write region in the flood region."""
+    labels, arrival = flooded
+    inner = inside.slices
     kept = labels[inner]
     is_open = kept == names.size + 1
     closed = np.where(is_open, np.int32(0), kept)
-    dense, kept_names = compact(closed, names[order])
+    dense, kept_names = compact(closed, names)
     return FloodedBlock(dense, kept_names, arrival[inner].copy(), is_open, mask[inner].copy())
 
 
@@ -228,6 +268,7 @@ __all__ = [
     "Kernels",
     "VoronoiSpec",
     "compact",
+    "flood_block",
     "foreground",
     "voronoi_otsu",
     "voronoi_otsu_block",

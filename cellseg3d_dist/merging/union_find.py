@@ -21,11 +21,14 @@ class Merged:
     ----------
     final : ndarray, the smallest unsigned type that holds ``n_cells``, (n_fragments,)
         Final id of each fragment, 0 if its cell was dropped by size.
+    names : ndarray, uint64, (n_cells,)
+        Smallest name of each cell, ascending.
     n_cells, n_too_small, n_too_large : int
         Cells kept, and dropped by either limit.
     """
 
     final: npt.NDArray[np.unsignedinteger]
+    names: npt.NDArray[np.uint64]
     n_cells: int
     n_too_small: int
     n_too_large: int
@@ -71,7 +74,9 @@ def merge(
     ordered = kept[np.argsort(root_name[kept], kind="stable")]
     rank = np.zeros(names.size, label_dtype(ordered.size))
     rank[ordered] = np.arange(1, ordered.size + 1)
-    return Merged(rank[parent], int(ordered.size), int(small.sum()), int(large.sum()))
+    return Merged(
+        rank[parent], root_name[ordered], int(ordered.size), int(small.sum()), int(large.sum())
+    )
 
 
 @numba.njit(cache=True, nogil=True)
