@@ -1,0 +1,110 @@
+"""Labels from two masks: whole seed components that grow inside a foreground.
+
+Both masks are voxelwise functions of the stored prediction, compared in integers, so that
+a block's masks are a part of the volume's. What spans blocks, the components of seeds and
+their sizes, is one object here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cellseg3d_dist.errors import ConfigError
+from cellseg3d_dist.grid import Region
+from cellseg3d_dist.instances.components import components
+from cellseg3d_dist.instances.flood import NO_RING, flood
+from cellseg3d_dist.instances.sizes import sizes_of
+from cellseg3d_dist.instances.spots import names_of_seeds
+
+Masks = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
+
+
+def above(channel: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.bool_]:
+    """Where stored values (0..255) are above a fraction of 255.
+
+    >>> above(np.array([127, 128], np.uint8), 0.5)
+    array([False,  True])
+    """
+    # a whole number is above a limit if it is above the limit's whole part
+    limit = math.floor(threshold * 255)
+    return np.ones(channel.shape, bool) if limit < 0 else channel > np.uint8(min(limit, 255))
+
+
+def below(channel: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.bool_]:
+    """Where stored values (0..255) are below a fraction of 255."""
+    limit = math.ceil(threshold * 255)
+    return np.ones(channel.shape, bool) if limit > 255 else channel < np.uint8(max(limit, 0))
+
+
+def decode_seeded(
+    seeds: npt.NDArray[np.bool_],
+    foreground: npt.NDArray[np.bool_],
+    min_seed_voxels: int = 1,
+    min_voxels: int = 1,
+) -> npt.NDArray[np.uint32]:
+    """Grow seed components inside a foreground.
+
+    Seeds are 26-connected components; those with fewer than ``min_seed_voxels`` are
+    dropped as a whole, the others grow by :func:`.flood.flood`, and labels with fewer than
+    ``min_voxels`` are dropped. Foreground that no seed reaches stays 0.
+
+    Parameters
+    ----------
+    seeds, foreground : ndarray, bool, (z, y, x)
+        Seeds lie in the foreground.
+    min_seed_voxels, min_voxels : int
+
+    Returns
+    -------
+    ndarray, uint32, (z, y, x)
+        1..n in the order of names; a component's name is that of its first voxel in
+        raster order, see :func:`.spots.names_of_seeds`, and the larger wins a tie.
+    """
+    z, y, x = seeds.shape
+    shape = (z, y, x)
+    parts, first = components(seeds, 26)
+    kept = sizes_of(parts, first.size) >= min_seed_voxels
+    order = np.argsort(names_of_seeds(first[kept], Region.whole(shape), shape))
+    # order[i] is the component that comes i-th
+    numbers = np.zeros(first.size + 1, np.int32)
+    numbers[np.flatnonzero(kept)[order] + 1] = np.arange(1, order.size + 1, dtype=np.int32)
+    at = np.flatnonzero(parts)
+    labels = numbers[parts.reshape(-1)[at]]
+    del parts
+    at, labels = at[labels > 0], labels[labels > 0]
+    mask = np.ascontiguousarray(foreground).view(np.uint8)
+    grown, _ = flood(mask, at, NO_RING, labels=labels)
+    large = sizes_of(grown, order.size) >= min_voxels
+    final = np.zeros(order.size + 1, np.uint32)
+    final[1:] = np.where(large, np.cumsum(large), 0)
+    return final[grown]
+
+
+def check_fractions(what: str, **values: float) -> None:
+    """Refuse thresholds that are not within 0..1.
+
+    Raises
+    ------
+    ConfigError
+        Naming the threshold.
+    """
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{what}: {name} {value} must be within 0..1.")
+
+
+def check_voxels(what: str, **values: int) -> None:
+    """Refuse sizes that are not whole numbers of at least 1.
+
+    Raises
+    ------
+    ConfigError
+        Naming the size.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{what}: {name} {value!r} must be a whole number of at least 1.")
