@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.errors import ConfigError
-from cellseg3d_dist.representations.following import FlowParameters, decode
+from cellseg3d_dist.grid import Region
+from cellseg3d_dist.representations.following import FlowParameters, follow
+from cellseg3d_dist.representations.sinks import arrivals, assign, number, sinks
 
 if TYPE_CHECKING:
     import torch
@@ -108,4 +110,12 @@ class Flow:
         self, prediction: npt.NDArray[np.uint8], voxel_size: Size, parameters: FlowParameters
     ) -> npt.NDArray[np.uint32]:
         """Labels 1..n (z, y, x) of stored channels (4, z, y, x) of a whole volume."""
-        return decode(prediction, voxel_size, parameters)
+        _, nz, ny, nx = prediction.shape
+        shape = (nz, ny, nx)
+        whole = Region.whole(shape)
+        followed = follow(prediction, whole, whole, shape, voxel_size, parameters)
+        found = sinks(arrivals(followed.ends), shape, parameters)
+        labels = np.zeros(shape, np.uint32)
+        names = assign(followed.ends, found)
+        labels.ravel()[followed.voxels] = number(names, found, parameters)
+        return labels
