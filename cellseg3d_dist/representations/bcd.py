@@ -14,13 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.errors import ConfigError
+from cellseg3d_dist.representations.checks import check_fractions, check_voxels, check_weights
+from cellseg3d_dist.representations.losses import (
+    annotated,
+    balanced_cross_entropy,
+    cross_entropy,
+    dice,
+    mean_squared_error,
+)
 from cellseg3d_dist.representations.representation import Size
 from cellseg3d_dist.representations.seeded import (
     Masks,
     above,
     below,
-    check_fractions,
-    check_voxels,
     decode_seeded,
 )
 from cellseg3d_dist.representations.touching import (
@@ -119,9 +125,9 @@ class Bcd:
             raise ConfigError(f"bcd: distance {self.distance!r} is unknown. Use instance or paper.")
         if self.contour not in EDGES or self.contour == "outer":
             raise ConfigError(f"bcd: contour {self.contour!r} is unknown. Use inner or touching.")
-        for key in ("dice_weight", "distance_weight"):
-            if not getattr(self, key) >= 0:
-                raise ConfigError(f"bcd: {key} {getattr(self, key)} must be at least 0.")
+        if not isinstance(self.balanced, bool):
+            raise ConfigError(f"bcd: balanced {self.balanced!r} must be true or false.")
+        check_weights("bcd", dice_weight=self.dice_weight, distance_weight=self.distance_weight)
 
     @property
     def encode_halo(self) -> int:
@@ -144,13 +150,7 @@ class Bcd:
         self, output: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | None
     ) -> torch.Tensor:
         """Cross entropy and Dice of B and C, squared error of D."""
-        from cellseg3d_dist.representations.losses import (
-            balanced_cross_entropy,
-            cross_entropy,
-            dice,
-            mean_squared_error,
-        )
-
+        output = annotated(output, valid)
         entropy = balanced_cross_entropy if self.balanced else cross_entropy
         total = self.distance_weight * mean_squared_error(
             output[:, 2:].tanh(), target[:, 2:], valid

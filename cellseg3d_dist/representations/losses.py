@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cellseg3d_dist.errors import ConfigError
+from cellseg3d_dist.representations.checks import check_weights, is_number
 
 if TYPE_CHECKING:
     import torch
@@ -241,24 +242,38 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
 )
 
 
-def check_loss(name: str, options: Mapping[str, float]) -> None:
-    """Refuse an unknown loss, or options it does not have.
+def loss_options(
+    what: str, name: str, n_classes: int, weights: Weights, **given: float | None
+) -> dict[str, float]:
+    """Options of a loss that were given, refused where it does not have them.
+
+    Parameters
+    ----------
+    what : str
+        Who asks, for the error.
+    n_classes : int
+        How many class weights there have to be, if any.
+    **given
+        Keyword options of losses; None is left to the loss's default.
 
     Raises
     ------
     ConfigError
-        Naming the losses or options there are.
+        If the loss, an option or a weight cannot be used.
     """
     if name not in LOSSES:
-        raise ConfigError(f"loss {name!r} is unknown. Use one of {', '.join(LOSSES)}.")
-    known = [
-        parameter.name
-        for parameter in inspect.signature(LOSSES[name]).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    for key, value in options.items():
+        raise ConfigError(f"{what}: loss {name!r} is unknown. Use one of {', '.join(LOSSES)}.")
+    if weights is not None:
+        if not isinstance(weights, tuple) or len(weights) != n_classes:
+            raise ConfigError(
+                f"{what}: weights {weights} must be {n_classes} numbers, one for each class."
+            )
+        if not all(is_number(weight) and weight > 0 for weight in weights):
+            raise ConfigError(f"{what}: weights {weights} must be numbers above 0.")
+    known = inspect.signature(LOSSES[name]).parameters
+    options = {key: value for key, value in given.items() if value is not None}
+    for key in options:
         if key not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise ConfigError(f"loss {name} has no option {key!r}; {takes}.")
-        if not value >= 0:
-            raise ConfigError(f"loss {name}: {key} {value} must be at least 0.")
+            raise ConfigError(f"{what}: loss {name} has no {key}; leave it out.")
+    check_weights(what, **options)
+    return options

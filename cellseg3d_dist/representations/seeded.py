@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region
 from cellseg3d_dist.instances.components import components
 from cellseg3d_dist.instances.flood import NO_RING, flood
@@ -82,29 +81,3 @@ def decode_seeded(
     final = np.zeros(order.size + 1, np.uint32)
     final[1:] = np.where(large, np.cumsum(large), 0)
     return final[grown]
-
-
-def check_fractions(what: str, **values: float) -> None:
-    """Refuse thresholds that are not within 0..1.
-
-    Raises
-    ------
-    ConfigError
-        Naming the threshold.
-    """
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{what}: {name} {value} must be within 0..1.")
-
-
-def check_voxels(what: str, **values: int) -> None:
-    """Refuse sizes that are not whole numbers of at least 1.
-
-    Raises
-    ------
-    ConfigError
-        Naming the size.
-    """
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{what}: {name} {value!r} must be a whole number of at least 1.")
