@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from cellseg3d_dist.errors import ConfigError
+from cellseg3d_dist.errors import ConfigError, EnvironmentFailedError
 from cellseg3d_dist.grid import Triple
 from cellseg3d_dist.networks.blocks import Fraction, InputCheck, NetworkOptions, Truth, Width, key
 
@@ -75,7 +76,18 @@ class SwinUNETROptions(NetworkOptions):
         return (32, 32, 32)
 
     def network(self, in_channels: int, out_channels: int) -> nn.Module:
-        """MONAI's SwinUNETR; with ``residual_stages`` its second version."""
+        """MONAI's SwinUNETR; with ``residual_stages`` its second version.
+
+        Raises
+        ------
+        EnvironmentFailedError
+            If einops is not installed, which MONAI would notice in the first forward pass only.
+        """
+        if find_spec("einops") is None:
+            raise EnvironmentFailedError(
+                "architecture swinunetr needs the package einops, which is not installed here. "
+                "Run pip install einops, or choose another architecture."
+            )
         from monai.networks.nets import SwinUNETR
 
         network: nn.Module = SwinUNETR(
