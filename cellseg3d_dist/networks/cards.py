@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import math
 import re
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, ValidationInfo
 from pydantic import field_validator as validates
 from pydantic import model_validator as validates_all
 
@@ -22,6 +23,7 @@ from cellseg3d_dist.paths import absolute_path
 
 BUNDLED = Path(__file__).parent / "weights"
 _LARGEST_CARD = 1 << 20
+_LARGEST_WEIGHTS = 4 << 30
 _LARGEST_OPTION = 4096
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".tar", ".bin")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$"
@@ -65,7 +67,12 @@ class Card(BaseModel):
         What the output means.
     foreground_channel : int or None
         Channel of the output that is foreground, for networks that were trained without
-        labels and whose classes have no order of their own.
+        labels and whose classes have no order of their own; the same in
+        representation_options.
+    input_scale : float
+        What the value 1 of a normalised image was to the network in its training.
+    axes : str
+        Order of the axes in its training.
     voxel_size : (float, float, float)
         Micrometres (z, y, x) of the training data: other volumes are resampled to it.
     patch, halo : (int, int, int)
@@ -87,11 +94,14 @@ class Card(BaseModel):
     representation: str = _key("the name of a representation", pattern=_IDENTIFIER, max_length=40)
     representation_options: Options = _key(_OPTIONS, {})
     in_channels: int = _key("a whole number from 1 to 16", 1, ge=1, le=16)
-    out_channels: int | None = _key("a whole number from 1 to 1024", None, ge=1, le=1024)
-    foreground_channel: int | None = _key("a whole number from 0 to 1023", None, ge=0, le=1023)
+    foreground_channel: int | None = _key(
+        "a whole number, that of representation_options", None, ge=0, le=1023
+    )
     normalisation: Normalisation = _key(
         "two percentages low < high, such as 1 and 99.8", Normalisation()
     )
+    input_scale: float = _key("a number from 1e-6 to 1e6", 1.0, ge=1e-6, le=1e6)
+    axes: Literal["zyx", "xyz"] = _key("zyx or xyz", "zyx")
     voxel_size: Floats = _key("three numbers above 0, z,y,x in micrometres")
     patch: tuple[_Size, _Size, _Size] = _key("three whole numbers from 1 to 2048", (64, 64, 64))
     halo: tuple[_Margin, _Margin, _Margin] = _key(
@@ -122,7 +132,7 @@ class Card(BaseModel):
 
     @validates("halo")
     @classmethod
-    def _leaves_a_core(cls, value: Triple, info: Any) -> Triple:
+    def _leaves_a_core(cls, value: Triple, info: ValidationInfo) -> Triple:
         patch = info.data.get("patch")
         if patch is not None and any(2 * h >= p for h, p in zip(value, patch, strict=True)):
             raise ValueError("no core")
@@ -134,6 +144,23 @@ class Card(BaseModel):
         if any(abs(number) > _LARGEST_OPTION for number in _numbers(value)):
             raise ValueError("too large")
         return value
+
+    @validates("foreground_channel")
+    @classmethod
+    def _told_once(cls, value: int | None, info: ValidationInfo) -> int | None:
+        options = info.data.get("representation_options", {})
+        if value is not None and options.get("foreground_channel", value) != value:
+            raise ValueError("told twice")
+        return value
+
+    @validates("normalisation", mode="before")
+    @classmethod
+    def _as_one(cls, value: object) -> Normalisation:
+        """Errors of the whole key, not of its parts."""
+        try:
+            return Normalisation.model_validate(value)
+        except ValidationError:
+            raise ValueError("no normalisation") from None
 
     def to_json(self) -> str:
         """The card as it is stored, and as it may be put into another program."""
@@ -195,6 +222,59 @@ class Located:
 
     weights: Path
     card: Path
+
+
+def read_weights(located: Located, card: Card) -> tuple[bytes, str]:
+    """Bytes of a file of weights and their SHA-256, which is that of the card.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be read, is empty, over 4 GiB, not fetched by git-lfs, a checkpoint,
+        or not the file that the card tells of.
+    """
+    path = located.weights
+    content = read_file(path)
+    if content[:2] == b"PK" or content[:1] == b"\x80":
+        raise WeightsError(
+            f"weights {path} are a checkpoint, not safetensors. Convert them: "
+            f"cellseg3d-dist models convert."
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != card.sha256:
+        told = f"{card.sha256[:12]}..." if card.sha256 else "none"
+        raise WeightsError(
+            f"weights {path} have the SHA-256 {digest[:12]}..., their card tells of {told}. The "
+            f"file is truncated or damaged, or one of the two was changed without the other."
+        )
+    return content, digest
+
+
+def read_file(path: Path) -> bytes:
+    """Bytes of weights or of a checkpoint; what is checked is what is used.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be read, is empty, over 4 GiB or not fetched by git-lfs.
+    """
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= _LARGEST_WEIGHTS else b""
+    except OSError as error:
+        raise WeightsError(f"weights {path} cannot be read: {error.strerror}.") from error
+    if size > _LARGEST_WEIGHTS:
+        raise WeightsError(
+            f"weights {path} of {size / 2**30:.1f} GiB are larger than "
+            f"{_LARGEST_WEIGHTS >> 30} GiB."
+        )
+    if not content:
+        raise WeightsError(f"weights {path} are empty.")
+    if content.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"weights {path} are a git-lfs pointer, not the file itself. Run git lfs pull."
+        )
+    return content
 
 
 def bundled() -> tuple[str, ...]:

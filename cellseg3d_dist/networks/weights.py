@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from cellseg3d_dist.errors import (
     EnvironmentFailedError,
     WeightsError,
 )
-from cellseg3d_dist.networks.cards import Card, read_card, resolve
+from cellseg3d_dist.networks.cards import Card, read_card, read_weights, resolve
 from cellseg3d_dist.networks.registry import build, divisor, for_inference
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.representations import decoding_parameters, representation
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from cellseg3d_dist.representations.representation import Representation
 
 State = dict[str, torch.Tensor]
-_LARGEST = 4 << 30
 _LISTED = 4
 
 
@@ -83,6 +81,7 @@ def save_model(
     """
     path = absolute_path(path)
     path = path.with_suffix("") if path.suffix == ".safetensors" else path
+    network = network.network if isinstance(network, AsTrained) else network
     state = {
         name: _stored(name, tensor, half)
         for name, tensor in for_inference(network).state_dict().items()
@@ -133,47 +132,62 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Model:
     """
     found = resolve(name)
     card = read_card(found.card)
-    content, digest = _content(found.weights)
+    content, digest = read_weights(found, card)
     state = _parsed(found.weights, content)
-    if digest != card.sha256:
-        told = f"{card.sha256[:12]}..." if card.sha256 else "none"
-        raise WeightsError(
-            f"weights {found.weights} have the SHA-256 {digest[:12]}..., their card tells of "
-            f"{told}. One of the two was changed or copied without the other."
-        )
-    network, meaning = _of_card(card, state, str(found.card), str(found.weights))
+    network, meaning = made(card, state, str(found.card), str(found.weights))
     return Model(network.eval().to(device), card, meaning, digest)
 
 
-def network_of(card: Card, state: Mapping[str, torch.Tensor], where: str) -> torch.nn.Module:
-    """The card's network with these parameters, in evaluation mode.
+class AsTrained(torch.nn.Module):
+    """A network given its input as it was in its training.
+
+    Parameters
+    ----------
+    network : Module
+    scale : float
+        What the value 1 of a normalised image was.
+    reverse : bool
+        Whether the axes were (x, y, z).
+    """
+
+    def __init__(self, network: torch.nn.Module, scale: float, reverse: bool) -> None:
+        super().__init__()
+        self.network, self.scale, self.reverse = network, scale, reverse
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Output (N, C, z, y, x) of a normalised image (N, 1, z, y, x)."""
+        image = image * self.scale
+        if not self.reverse:
+            output: torch.Tensor = self.network(image)
+            return output
+        output = self.network(image.transpose(2, 4).contiguous())
+        return output.transpose(2, 4)
+
+
+def made(
+    card: Card, state: State, where: str, weights: str
+) -> tuple[torch.nn.Module, Representation]:
+    """Network and representation of a card, with these parameters.
+
+    Parameters
+    ----------
+    where, weights
+        Names of card and weights for messages.
 
     Raises
     ------
     WeightsError
         As :func:`load_model`.
     """
-    return _of_card(card, dict(state), "of the model", where)[0].eval()
-
-
-def _of_card(
-    card: Card, state: State, where: str, weights: str
-) -> tuple[torch.nn.Module, Representation]:
     try:
         meaning = representation(card.representation, **card.representation_options)
         decoding_parameters(meaning, card.decoder)
         step = divisor(card.architecture, card.architecture_options)
-        n_outputs = card.out_channels or meaning.n_outputs
-        if n_outputs != meaning.n_outputs:
-            raise ConfigError(
-                f"out_channels {n_outputs} must be {meaning.n_outputs} for the representation "
-                f"{card.representation}."
-            )
         if card.in_channels != 1:
             raise ConfigError(f"in_channels {card.in_channels} must be 1: images are given singly.")
         if any(size % d for size, d in zip(card.patch, step, strict=True)):
             raise ConfigError(f"patch {card.patch} must be multiples of {step} voxels.")
-        network = _empty(card, n_outputs)
+        network = _empty(card, meaning.n_outputs)
     except ConfigError as error:
         raise WeightsError(f"card {where}: {error}") from None
     # options that fit no network raise what they will
@@ -181,6 +195,8 @@ def _of_card(
         detail = " ".join(str(error).split())[:200]
         raise WeightsError(f"card {where}: options that cannot be used: {detail}.") from None
     fill(network, state, weights, card.architecture)
+    if card.input_scale != 1 or card.axes != "zyx":
+        network = AsTrained(network, card.input_scale, card.axes == "xyz")
     return network, meaning
 
 
@@ -243,42 +259,6 @@ def _listed(what: str, names: list[str]) -> list[str]:
 
 def _shape(tensor: torch.Tensor) -> str:
     return "x".join(str(size) for size in tensor.shape) or "scalar"
-
-
-def _content(path: Path) -> tuple[bytes, str]:
-    """Bytes of a file and their SHA-256: what is checked is what is used."""
-    try:
-        size = path.stat().st_size
-        if size > _LARGEST:
-            raise WeightsError(
-                f"weights {path} of {size / 2**30:.1f} GiB are larger than {_LARGEST >> 30} GiB."
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"weights {path} cannot be read: {error.strerror}.") from error
-    refuse_other_kinds(path, content[:512])
-    if content[:2] == b"PK" or content[:1] == b"\x80":
-        raise WeightsError(
-            f"weights {path} are a checkpoint, not safetensors. Convert them: "
-            f"cellseg3d-dist models convert."
-        )
-    return content, hashlib.sha256(content).hexdigest()
-
-
-def refuse_other_kinds(path: Path, start: bytes) -> None:
-    """Name what is no file of weights at all.
-
-    Raises
-    ------
-    WeightsError
-        If it is empty, or stands in for a file that git-lfs has not fetched.
-    """
-    if not start:
-        raise WeightsError(f"weights {path} are empty.")
-    if start.startswith(b"version https://git-lfs"):
-        raise WeightsError(
-            f"weights {path} are a git-lfs pointer, not the file itself. Run git lfs pull."
-        )
 
 
 def _parsed(path: Path, content: bytes) -> State:
