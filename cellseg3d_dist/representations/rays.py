@@ -72,76 +72,77 @@ def faces_of(rays: Rays) -> npt.NDArray[np.int64]:
 
 
 def ray_lengths(
-    labels: npt.NDArray[np.int32],
+    padded: npt.NDArray[np.int32],
     rays: Rays,
     spacing: Size,
     longest: float,
-    out: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.float32],
 ) -> None:
-    """Write the distance from each voxel's centre to its object's border along each ray.
+    """Fill in the distance from each voxel's centre to its object's border along each ray.
 
-    The border is where the ray enters the first voxel that is not the object's (Amanatides
-    and Woo, 1987, exact).
+    The border is where the ray enters the first voxel that is not the object's, exactly.
 
     Parameters
     ----------
-    labels : ndarray, int32, (z, y, x)
-        0 is background.
+    padded : ndarray, int32, (z + 2, y + 2, x + 2)
+        Label image with one voxel of background all around; 0 is background.
     rays : tuple of n unit vectors
     spacing : (float, float, float)
         Size of a voxel.
     longest : float
         Lengths end here.
-    out : ndarray, float32, (n, z, y, x)
-        In the unit of ``spacing``; 0 in the background.
+    lengths : ndarray, float32, (n, z, y, x)
+        Where to write them, in the unit of ``spacing``; the background is left alone.
     """
     voxels_per_unit = np.array(rays, np.float64) / np.array(spacing, np.float64)
-    _ray_lengths(labels, voxels_per_unit, longest, out)
+    _ray_lengths(padded, voxels_per_unit, longest, lengths)
+    return lengths
 
 
 @numba.njit(cache=True, nogil=True)
-def _ray_lengths(labels, voxels_per_unit, longest, out):  # type: ignore[no-untyped-def]
-    nz, ny, nx = labels.shape
-    for ray in range(voxels_per_unit.shape[0]):
-        direction = voxels_per_unit[ray]
-        length = out[ray]
-        for z in range(nz):
-            for y in range(ny):
-                for x in range(nx):
-                    if labels[z, y, x] == 0:
-                        length[z, y, x] = 0
-                    else:
-                        length[z, y, x] = _length(labels, z, y, x, direction, longest)
+def _ray_lengths(padded, voxels_per_unit, longest, lengths):  # type: ignore[no-untyped-def]
+    _, ny, nx = padded.shape
+    labels = padded.ravel()
+    inside = np.flatnonzero(labels)
+    for ray in range(lengths.shape[0]):
+        # all rays of a direction start at voxel centres and so take the same steps
+        steps, entered = _walk(voxels_per_unit[ray], longest, ny * nx, nx)
+        own = lengths[ray]
+        for start in inside:
+            label = labels[start]
+            at = start + steps[0]
+            k = 0
+            # the last step is where lengths end; objects end before the padding does
+            while labels[at] == label and k < steps.size - 1:
+                k += 1
+                at += steps[k]
+            own[start // (ny * nx) - 1, start // nx % ny - 1, start % nx - 1] = entered[k]
 
 
 @numba.njit(cache=True, nogil=True)
-def _length(labels, z, y, x, direction, longest):  # type: ignore[no-untyped-def]
-    """Walk from voxel to voxel until the label changes."""
-    nz, ny, nx = labels.shape
-    own = labels[z, y, x]
-    vz, vy, vx = direction[0], direction[1], direction[2]
-    # distance between two faces of an axis along the ray, and to the next face
-    pz = 1 / abs(vz) if vz != 0 else np.inf
-    py = 1 / abs(vy) if vy != 0 else np.inf
-    px = 1 / abs(vx) if vx != 0 else np.inf
-    tz, ty, tx = 0.5 * pz, 0.5 * py, 0.5 * px
-    sz = 1 if vz > 0 else -1
-    sy = 1 if vy > 0 else -1
-    sx = 1 if vx > 0 else -1
+def _walk(direction, longest, stride_z, stride_y):  # type: ignore[no-untyped-def]
+    """Steps between raveled indices along a ray from a voxel's centre, and their distances.
+
+    The voxel traversal of Amanatides and Woo (1987). The last step is 0, at ``longest``.
+    """
+    strides = (stride_z, stride_y, 1)
+    # distance along the ray between two faces of an axis, and to the next one
+    apart = np.full(3, np.inf)
+    ahead = np.full(3, np.inf)
+    n = 1
+    for axis in range(3):
+        if direction[axis] != 0:
+            apart[axis] = 1 / abs(direction[axis])
+            ahead[axis] = 0.5 * apart[axis]
+            n += int(longest * abs(direction[axis])) + 2
+    steps = np.zeros(n, np.int64)
+    entered = np.full(n, longest, np.float32)
+    n = 0
     while True:
-        if tz <= ty and tz <= tx:
-            t = tz
-            z += sz
-            tz += pz
-        elif ty <= tx:
-            t = ty
-            y += sy
-            ty += py
-        else:
-            t = tx
-            x += sx
-            tx += px
-        if t >= longest:
-            return longest
-        if z < 0 or y < 0 or x < 0 or z >= nz or y >= ny or x >= nx or labels[z, y, x] != own:
-            return t
+        axis = np.argmin(ahead)
+        if ahead[axis] >= longest:
+            return steps[: n + 1], entered[: n + 1]
+        steps[n] = strides[axis] if direction[axis] > 0 else -strides[axis]
+        entered[n] = ahead[axis]
+        ahead[axis] += apart[axis]
+        n += 1

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from cellseg3d_dist.errors import BadInputError, ConfigError
 from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.instances.sizes import sizes_of
+from cellseg3d_dist.representations.checks import check_fractions, check_voxels
 from cellseg3d_dist.representations.polyhedra import Stencil, paint, stencil
 from cellseg3d_dist.representations.rays import Rays, faces_of, fibonacci_rays, ray_lengths
 from cellseg3d_dist.representations.representation import Size
-from cellseg3d_dist.representations.seeded import check_fractions, check_voxels
 from cellseg3d_dist.representations.suppression import KEPT, candidates, suppress
 from cellseg3d_dist.representations.touching import (
     as_indices,
@@ -142,15 +142,15 @@ class Star:
         the array there is no object. Distances in the background are 0.
         """
         indices, n = as_indices(labels)
-        target = np.empty((self.n_outputs, *labels.shape), np.float32)
-        # the array's faces are borders for the depth too
+        # beyond the array is background, for depths and rays alike
         padded = np.pad(indices, 1)
-        depth = np.sqrt(squared_distances(padded, voxel_size))[1:-1, 1:-1, 1:-1]
-        deepest = largest_of_each(np.ascontiguousarray(depth), indices, n)
+        depths = np.sqrt(squared_distances(padded, voxel_size))
+        deepest = largest_of_each(depths, padded, n)
         deepest[deepest == 0] = 1
-        np.divide(depth, deepest[indices], out=target[0])
+        target = np.zeros((self.n_outputs, *labels.shape), np.float32)
+        target[0] = (depths / deepest[padded])[1:-1, 1:-1, 1:-1]
         ray_lengths(
-            indices, self.rays, self.spacing(voxel_size), float(self.max_distance), target[1:]
+            padded, self.rays, self.spacing(voxel_size), float(self.max_distance), target[1:]
         )
         return target
 
