@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.measure import label
 
-Size = tuple[float, float, float]
+from cellseg3d_dist.representations.representation import Size
 
 #: A gradient smaller than this part of the heat is rounding, not a direction.
 _ROUNDING = 1e-9

@@ -7,20 +7,20 @@ three components, spreads by diffusion in the volume, and voxels are followed th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region
+from cellseg3d_dist.representations.checks import check_voxels, check_weights
 from cellseg3d_dist.representations.following import FlowParameters, follow
+from cellseg3d_dist.representations.losses import annotated, dice_ce, mean_squared_error
+from cellseg3d_dist.representations.representation import Size
 from cellseg3d_dist.representations.sinks import arrivals, assign, number, sinks
 
 if TYPE_CHECKING:
     import torch
-
-Size = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -39,36 +39,24 @@ class Flow:
     encode_halo : int
         Voxels beyond a patch that targets are made from. An object has its true flow if
         it ends within them, so it should be a cell's diameter.
+
+    Raises
+    ------
+    ConfigError
+        If the weight is negative or the halo below 1.
     """
+
+    name: ClassVar[str] = "flow"
+    channels: ClassVar[tuple[str, ...]] = ("foreground", "flow_z", "flow_y", "flow_x")
+    n_outputs: ClassVar[int] = 4
+    parameters: ClassVar[FlowParameters] = FlowParameters()
 
     flow_weight: float = 5.0
     encode_halo: int = 12
 
     def __post_init__(self) -> None:
-        if not self.flow_weight >= 0:
-            raise ConfigError(f"flow: flow_weight {self.flow_weight} must be at least 0.")
-        if not self.encode_halo >= 0:
-            raise ConfigError(f"flow: encode_halo {self.encode_halo} voxels must be at least 0.")
-
-    @property
-    def name(self) -> str:
-        """Its name in cards and options."""
-        return "flow"
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """What is stored of a prediction."""
-        return ("foreground", "flow_z", "flow_y", "flow_x")
-
-    @property
-    def n_outputs(self) -> int:
-        """Channels of the network's output."""
-        return 4
-
-    @property
-    def parameters(self) -> FlowParameters:
-        """Default parameters of :meth:`decode`."""
-        return FlowParameters()
+        check_weights("flow", flow_weight=self.flow_weight)
+        check_voxels("flow", encode_halo=self.encode_halo)
 
     def encode(self, labels: npt.NDArray[Any], voxel_size: Size) -> npt.NDArray[np.float32]:
         """Foreground 0 or 1 and unit flow, 0 outside: float32 (4, z, y, x).
@@ -90,15 +78,11 @@ class Flow:
         self, output: torch.Tensor, target: torch.Tensor, valid: torch.Tensor | None
     ) -> torch.Tensor:
         """Dice and cross entropy of the foreground, squared error of the flow inside it."""
-        from cellseg3d_dist.representations.losses import (
-            annotated,
-            dice_ce,
-            mean_squared_error,
-        )
-
         inside = (annotated(target[:, :1], valid) > 0).float()
-        flow = mean_squared_error(output[:, 1:].float().tanh(), target[:, 1:], inside)
-        return dice_ce(output[:, :1], target[:, :1], valid) + self.flow_weight * flow
+        # where nothing is compared, what tanh makes of an infinite output has no gradient
+        flow = annotated(output[:, 1:], inside).tanh()
+        error = mean_squared_error(flow, target[:, 1:], inside)
+        return dice_ce(output[:, :1], target[:, :1], valid) + self.flow_weight * error
 
     def activate(self, output: torch.Tensor) -> torch.Tensor:
         """Foreground and (flow + 1) / 2, both in [0, 1]."""

@@ -17,8 +17,12 @@ import numpy.typing as npt
 
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region, Triple, ceil_div
+from cellseg3d_dist.representations.checks import check_fractions, check_voxels, is_number
+from cellseg3d_dist.representations.representation import Size
+from cellseg3d_dist.representations.seeded import above
 
-Size = tuple[float, float, float]
+#: The most steps a voxel may take.
+MAX_ITERATIONS = 1000
 
 _BITS = 10  # of a position below the voxel
 _GAIN_BITS = 26  # of a step below the voxel
@@ -41,27 +45,36 @@ class FlowParameters:
         A sink is where at least this many voxels end in the 3 x 3 x 3 box around a voxel.
     min_voxels : int
         Objects of fewer voxels are dropped.
+
+    Raises
+    ------
+    ConfigError
+        If one of them cannot be used.
     """
 
     threshold: float = 0.5
     n_iterations: int = 60
     step: float = 1.0
     min_arrivals: int = 20
-    min_voxels: int = 0
+    min_voxels: int = 16
 
     def __post_init__(self) -> None:
-        limits = {
-            "threshold": (0 <= self.threshold <= 1, "0 to 1"),
-            "n_iterations": (0 <= self.n_iterations <= 10_000, "0 to 10000"),
-            "step": (0 < self.step <= 1, "above 0 and at most 1 voxel of the finest axis"),
-            "min_arrivals": (self.min_arrivals >= 1, "1 or more voxels"),
-            "min_voxels": (self.min_voxels >= 0, "0 or more voxels"),
-        }
-        for name, (is_legal, legal) in limits.items():
-            if not is_legal:
-                raise ConfigError(
-                    f"Flow decoding: {name} {getattr(self, name)} cannot be used. Use {legal}."
-                )
+        check_fractions("flow", threshold=self.threshold)
+        check_voxels(
+            "flow",
+            n_iterations=self.n_iterations,
+            min_arrivals=self.min_arrivals,
+            min_voxels=self.min_voxels,
+        )
+        if not (is_number(self.step) and 0 < self.step <= 1):
+            raise ConfigError(
+                f"flow: step {self.step!r} must be above 0 and at most 1 voxel of the finest axis."
+            )
+        if self.n_iterations > MAX_ITERATIONS:
+            raise ConfigError(
+                f"flow: n_iterations {self.n_iterations} must be at most {MAX_ITERATIONS}, "
+                "as a block reads as many voxels on each side."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +114,6 @@ def _gains(voxel_size: Size, parameters: FlowParameters) -> npt.NDArray[np.int64
     return gains
 
 
-def is_foreground(channel: npt.NDArray[np.uint8], threshold: float) -> npt.NDArray[np.bool_]:
-    """Where a stored foreground is above a threshold of 0..1."""
-    found: npt.NDArray[np.bool_] = channel > int(255 * threshold)
-    return found
-
-
 def follow(
     prediction: npt.NDArray[np.uint8],
     region: Region,
@@ -140,7 +147,7 @@ def follow(
         Raveled indices in the write region of the voxels to follow, if not all.
     """
     packed = np.array(np.moveaxis(prediction, 0, -1), order="C")
-    packed[..., 0] = is_foreground(prediction[0], parameters.threshold)
+    packed[..., 0] = above(prediction[0], parameters.threshold)
     inner = write_region.within(region)
     if voxels is None:
         voxels = np.flatnonzero(packed[(*inner.slices, 0)])
@@ -188,7 +195,7 @@ def _nearest(place):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _walk(packed, place, low, high, gains, n_iterations):  # type: ignore[no-untyped-def]
-    """Move ``place`` to its end; False if a voxel outside ``packed`` is needed."""
+    """Move ``place`` to its end; False if that needs a voxel outside ``packed``."""
     half = 1 << (_SHIFT - 1)
     pz, py, px = place
     seen_z, seen_y, seen_x, seen, next_seen = pz, py, px, 0, 2

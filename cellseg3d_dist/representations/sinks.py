@@ -203,7 +203,7 @@ def number(
     """
     order = np.concatenate([np.zeros(1, np.uint64), np.unique(found.names)])
     dense = np.searchsorted(order, names)
-    kept = np.bincount(dense, minlength=order.size) >= max(parameters.min_voxels, 1)
+    kept = np.bincount(dense, minlength=order.size) >= parameters.min_voxels
     kept[0] = False
     numbers = np.where(kept, np.cumsum(kept), 0).astype(np.uint32)
     labels: npt.NDArray[np.uint32] = numbers[dense]
