@@ -89,8 +89,8 @@ def stencil(rays: Rays, spacing: Size, max_distance: float) -> Stencil:
     shape = tuple(2 * h + 1 for h in half)
     if np.prod(shape, dtype=np.float64) > _MAX_OFFSETS:
         raise ConfigError(
-            f"max_distance {max_distance:g} of a star reaches over {half} voxels, more than "
-            "about 200 on each side; use coarser voxels or a smaller max_distance"
+            f"star: max_distance {max_distance:g} reaches over {half} voxels, in all more than "
+            f"{_MAX_OFFSETS} offsets; use coarser voxels or a smaller max_distance."
         )
     faces = faces_of(rays)
     # columns of each matrix: the three corners of a face

@@ -23,6 +23,8 @@ Rays = tuple[Size, ...]
 
 #: Decimals kept of a direction, so that it is the same on any machine and in any card.
 _DECIMALS = 6
+#: More rays than anyone needs.
+MAX_RAYS = 1024
 
 
 @lru_cache(maxsize=16)
@@ -32,10 +34,10 @@ def fibonacci_rays(n_rays: int) -> Rays:
     Raises
     ------
     ConfigError
-        If there are fewer than 4, which enclose nothing.
+        If there are fewer than 4, which enclose nothing, or more than 1024.
     """
-    if n_rays < 4:
-        raise ConfigError(f"n_rays {n_rays} of a star is too few; use 4 or more")
+    if not isinstance(n_rays, int) or not 4 <= n_rays <= MAX_RAYS:
+        raise ConfigError(f"star: n_rays {n_rays!r} must be a whole number within 4..{MAX_RAYS}.")
     i = np.arange(n_rays)
     z = 1 - (2 * i + 1) / n_rays
     angle = i * np.pi * (3 - np.sqrt(5))
@@ -58,13 +60,13 @@ def faces_of(rays: Rays) -> npt.NDArray[np.int64]:
         hull = ConvexHull(points)
     except (QhullError, ValueError) as error:
         raise ConfigError(
-            f"the {len(rays)} rays of a star do not span the space; use fibonacci_rays"
+            f"star: the {len(rays)} rays do not span the space; leave them out for even ones."
         ) from error
     around = hull.vertices.size == len(rays) and bool((hull.equations[:, 3] < -1e-6).all())
     if not around or not np.allclose(np.linalg.norm(points, axis=1), 1, atol=1e-4):
         raise ConfigError(
-            f"the {len(rays)} rays of a star are not different unit vectors all around the "
-            "centre; use fibonacci_rays"
+            f"star: the {len(rays)} rays are not different unit vectors all around the centre; "
+            "leave them out for even ones."
         )
     faces = np.sort(hull.simplices, axis=1).astype(np.int64)
     ordered: npt.NDArray[np.int64] = faces[np.lexsort(faces.T[::-1])]

@@ -18,7 +18,12 @@ import numpy.typing as npt
 from cellseg3d_dist.errors import BadInputError, ConfigError
 from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.instances.sizes import sizes_of
-from cellseg3d_dist.representations.checks import check_fractions, check_voxels
+from cellseg3d_dist.representations.checks import (
+    check_fractions,
+    check_voxels,
+    check_weights,
+    is_number,
+)
 from cellseg3d_dist.representations.polyhedra import Stencil, paint, stencil
 from cellseg3d_dist.representations.rays import Rays, faces_of, fibonacci_rays, ray_lengths
 from cellseg3d_dist.representations.representation import Size
@@ -97,17 +102,25 @@ class Star:
     distance_weight: float = 0.2
 
     def __post_init__(self) -> None:
-        if len(self.voxel_size) != 3 or not all(0 < size < math.inf for size in self.voxel_size):
-            raise ConfigError(f"star: voxel_size {self.voxel_size} must be three positive sizes.")
-        if not 0 < self.max_distance < math.inf:
-            raise ConfigError(f"star: max_distance {self.max_distance} must be above 0.")
-        if not self.distance_weight >= 0:
-            raise ConfigError(f"star: distance_weight {self.distance_weight} must be at least 0.")
-        # lists come from JSON
-        rays = tuple((float(z), float(y), float(x)) for z, y, x in self.rays)
-        object.__setattr__(self, "rays", rays or fibonacci_rays(self.n_rays))
-        if len(self.rays) != self.n_rays:
-            raise ConfigError(f"star: {len(self.rays)} rays given, n_rays is {self.n_rays}.")
+        sizes = self.voxel_size
+        if not (
+            isinstance(sizes, tuple | list)
+            and len(sizes) == 3
+            and all(is_number(size) and size > 0 for size in sizes)
+        ):
+            raise ConfigError(f"star: voxel_size {sizes!r} must be three sizes above 0.")
+        if not (is_number(self.max_distance) and self.max_distance > 0):
+            raise ConfigError(f"star: max_distance {self.max_distance!r} must be above 0.")
+        check_weights("star", distance_weight=self.distance_weight)
+        even = fibonacci_rays(self.n_rays)
+        try:
+            # lists come from JSON
+            given = tuple((float(z), float(y), float(x)) for z, y, x in self.rays)
+        except (TypeError, ValueError) as error:
+            raise ConfigError("star: each of the rays must be three numbers.") from error
+        if len(given) not in (0, self.n_rays):
+            raise ConfigError(f"star: {len(given)} rays given, n_rays is {self.n_rays}.")
+        object.__setattr__(self, "rays", given or even)
         faces_of(self.rays)
 
     @property
