@@ -6,8 +6,10 @@ the normalised image and end in the range that a network is given.
 
 from __future__ import annotations
 
+import difflib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -111,6 +113,31 @@ class Augmentation:
     def none(cls) -> Augmentation:
         """Nothing is changed."""
         return cls(**dict.fromkeys(_PROBABILITIES, 0.0))  # type: ignore[arg-type]
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> Augmentation:
+        """The defaults with some of them changed, as a configuration names them.
+
+        Raises
+        ------
+        ConfigError
+            If a name is unknown or a value is no number (or two, for a range).
+        """
+        known = {field.name: field.default for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, value in options.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
+                raise ConfigError(f"augmentation has no option {name}. {hint}")
+            count = 2 if isinstance(known[name], tuple) else 1
+            given = list(value) if isinstance(value, list | tuple) else [value]
+            if len(given) != count or not all(_is_number(item) for item in given):
+                wanted = "two numbers" if count == 2 else "a number"
+                raise ConfigError(f"augmentation {name} {value!r} must be {wanted}.")
+            numbers = tuple(float(item) for item in given)
+            values[name] = numbers if count == 2 else numbers[0]
+        return cls(**values)
 
     def draw_warp(
         self,
@@ -308,3 +335,7 @@ def mirror_read(array: npt.NDArray[Any], extents: Extents) -> npt.NDArray[Any]:
 
 def _equal(sizes: Size, a: int, b: int) -> bool:
     return abs(sizes[a] / sizes[b] - 1) < _EQUAL
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -17,6 +17,7 @@ from cellseg3d_dist.volumes import Volume, open_volume
 
 #: Voxels that are read at a time where a volume is gone through once.
 _SLAB_VOXELS = 1 << 22
+_LARGEST_SLAB = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ def find_pairs(
     voxel_size : (float, float, float), optional
         Micrometres, needed where files state none; takes the place of what they say.
     channel, time, level
-        What of an image to read. Labels are read at the same time and level where they
-        have several.
+        What of an image to read. Labels are read at the same time, and at level 0 if their
+        shape fits there, else at the same level.
     percentiles : (float, float)
-        Of the whole image, as 0 and 1 to the network. The value at the rank rounded down.
+        Of the whole image, as 0 and 1 to the network: the value at the rank rounded down,
+        as a run's survey has it. What is not finite counts as 0.
 
     Raises
     ------
@@ -84,8 +86,8 @@ def find_pairs(
     pairs = []
     for source, partner in zip(found, partners, strict=True):
         image = open_volume(source, voxel_size=voxel_size, channel=channel, time=time, level=level)
-        opened = None if partner is None else _open_labels(partner, image)
         _check_image(image)
+        opened = None if partner is None else _open_labels(partner, image)
         pairs.append(Pair(image, opened, *percentiles_of(image, percentiles)))
     return pairs
 
@@ -93,16 +95,21 @@ def find_pairs(
 def _check_image(image: Volume) -> None:
     if min(image.shape) < 1:
         raise ConfigError(f"image {image.location} has no voxels (shape {image.shape}).")
+    if image.is_label:
+        raise ConfigError(
+            f"image {image.location} is a label image by its metadata. Give it as labels, and the "
+            "microscope's image as the image."
+        )
 
 
 def _open_labels(source: Given, image: Volume) -> Volume:
-    first = open_volume(source, voxel_size=image.voxel_size, time=0)
-    levels, times = image.level, image.time
-    labels = first
-    if first.shape != image.shape and levels:
-        labels = open_volume(source, voxel_size=image.voxel_size, time=0, level=levels)
-    if times:
-        labels = open_volume(source, voxel_size=image.voxel_size, time=times, level=labels.level)
+    labels = open_volume(source, voxel_size=image.voxel_size, time=image.time)
+    if image.level and labels.shape != image.shape:
+        labels = open_volume(
+            source, voxel_size=image.voxel_size, time=image.time, level=image.level
+        )
+    if labels.kind != "array" and labels.location == image.location:
+        raise ConfigError(f"{labels.location} is given as image and as its labels.")
     if labels.dtype.kind not in "ui":
         raise ConfigError(
             f"labels {labels.location} are {labels.dtype}, not integer. Give label images: 0 for "
@@ -172,6 +179,10 @@ def slabs(volume: Volume, multiple: int = 1) -> Iterator[Region]:
         room = _SLAB_VOXELS // int(np.prod(block, dtype=np.int64))
         whole = ceil_div(volume.shape[axis], block[axis])
         block[axis] *= max(1, min(room, whole))
+    while np.prod(block, dtype=np.int64) > _LARGEST_SLAB and max(block) > multiple:
+        # chunks as large as whole planes are decoded more than once instead
+        longest = block.index(max(block))
+        block[longest] = ceil_div(block[longest], 2 * multiple) * multiple
     grid = BlockGrid(volume.shape, (block[0], block[1], block[2]))
     return (part.write_region for part in grid.blocks())
 

@@ -29,6 +29,8 @@ Array = npt.NDArray[np.float32]
 _TRIES = 8
 #: A patch placed on a cell is moved by up to this share of its side.
 _JITTER = 0.3
+#: Normalised value above which a voxel counts as cell where there are no labels.
+_BRIGHT = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,8 @@ class PatchSampler:
         The label of voxels that nobody annotated.
     foreground_share : float
         Chance that a patch is placed on a cell and holds ``min_foreground`` of cell voxels,
-        drawn anew a few times if not; elsewhere it is placed at random.
+        drawn anew a few times if not; else it is placed at random. Without labels bright
+        voxels stand for cells.
     min_foreground : float
         Share of a patch's voxels.
     cache_bytes : int
@@ -175,13 +178,27 @@ class PatchSampler:
             stored_size=pair.pair.image.voxel_size,
         )
         if self.representation is None:
-            centre = self._anywhere(rng, pair, warp)
+            image = self._unlabelled(rng, pair, warp)
             labels = valid = None
         else:
             centre, labels, valid = self._labelled(rng, number, warp)
-        image = warp.image(pair.image, centre, self.patch)
+            image = warp.image(pair.image, centre, self.patch)
         image = self.augmentation.change_intensity(image, rng, pair.voxel_size)
         return Patch(image, labels, valid, pair.voxel_size)
+
+    def _unlabelled(self, rng: np.random.Generator, pair: GridPair, warp: Warp) -> Array:
+        """A patch with bright voxels in the place of cells, if that is found."""
+        wanted = self.min_foreground if rng.random() < self.foreground_share else 0.0
+        best, most = None, -1.0
+        for _ in range(_TRIES):
+            image = warp.image(pair.image, self._anywhere(rng, pair, warp), self.patch)
+            share = float((image > _BRIGHT).mean())
+            if best is None or share > most:
+                best, most = image, share
+            if share >= wanted:
+                break
+        assert best is not None
+        return best
 
     def _labelled(
         self, rng: np.random.Generator, number: int, warp: Warp

@@ -147,7 +147,8 @@ class GridPair:
 def _nearest(axis: Axis, start: int, stop: int) -> npt.NDArray[np.intp]:
     """The stored voxels that hold the centres of voxels ``[start, stop)`` of the grid."""
     index = np.floor((np.arange(start, stop) + 0.5) * axis.scale).astype(np.intp)
-    return np.clip(index, 0, axis.n_in - 1)
+    clipped: npt.NDArray[np.intp] = np.clip(index, 0, axis.n_in - 1)
+    return clipped
 
 
 def told_apart(labels: npt.NDArray[Any], ignore: int | None) -> npt.NDArray[np.int32]:

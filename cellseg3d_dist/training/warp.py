@@ -180,9 +180,20 @@ def _spline(u, weights):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _displacements(control, spacing, shift, z, y, line, out):  # type: ignore[no-untyped-def]
+def _row_splines(n, spacing, shift):  # type: ignore[no-untyped-def]
+    """Weights (n, 4) of the control points from ``first`` (n,) on, for the voxels of a row."""
+    first, weights = np.empty(n, np.int64), np.empty((n, 4))
+    for x in range(n):
+        t = (x + shift) / spacing
+        first[x] = int(np.floor(t))
+        _spline(t - first[x], weights[x])
+    return first, weights
+
+
+@numba.njit(cache=True, nogil=True)
+def _displacements(control, spacing, shift, z, y, first, weights, line, out):  # type: ignore[no-untyped-def]
     """Displacements (n, 3) of a row of voxels; ``line`` is scratch (nx, 3)."""
-    wz, wy, wx = np.empty(4), np.empty(4), np.empty(4)
+    wz, wy = np.empty(4), np.empty(4)
     tz, ty = (z + shift[0]) / spacing[0], (y + shift[1]) / spacing[1]
     iz, iy = int(np.floor(tz)), int(np.floor(ty))
     _spline(tz - iz, wz)
@@ -195,15 +206,13 @@ def _displacements(control, spacing, shift, z, y, line, out):  # type: ignore[no
                 for c in range(3):
                     line[n, c] += w * control[iz + a, iy + b, n, c]
     for x in range(out.shape[0]):
-        tx = (x + shift[2]) / spacing[2]
-        ix = int(np.floor(tx))
-        _spline(tx - ix, wx)
+        i = first[x]
         for c in range(3):
             out[x, c] = (
-                wx[0] * line[ix, c]
-                + wx[1] * line[ix + 1, c]
-                + wx[2] * line[ix + 2, c]
-                + wx[3] * line[ix + 3, c]
+                weights[x, 0] * line[i, c]
+                + weights[x, 1] * line[i + 1, c]
+                + weights[x, 2] * line[i + 2, c]
+                + weights[x, 3] * line[i + 3, c]
             )
 
 
@@ -212,10 +221,11 @@ def _linear(source, out, origin, matrix, first, control, spacing, shift):  # typ
     nz, ny, nx = source.shape
     moved = np.zeros((out.shape[2], 3))
     line = np.zeros((control.shape[2], 3))
+    start, weights = _row_splines(out.shape[2] if control.size else 0, spacing[2], shift[2])
     for z in range(out.shape[0]):
         for y in range(out.shape[1]):
             if control.size:
-                _displacements(control, spacing, shift, z, y, line, moved)
+                _displacements(control, spacing, shift, z, y, start, weights, line, moved)
             for x in range(out.shape[2]):
                 a, b, c = z + moved[x, 0], y + moved[x, 1], x + moved[x, 2]
                 sz = first[0] + matrix[0, 0] * a + matrix[0, 1] * b + matrix[0, 2] * c
@@ -241,10 +251,11 @@ def _nearest(source, out, inside, bounds, origin, matrix, first, control, spacin
     nz, ny, nx = source.shape
     moved = np.zeros((out.shape[2], 3))
     line = np.zeros((control.shape[2], 3))
+    start, weights = _row_splines(out.shape[2] if control.size else 0, spacing[2], shift[2])
     for z in range(out.shape[0]):
         for y in range(out.shape[1]):
             if control.size:
-                _displacements(control, spacing, shift, z, y, line, moved)
+                _displacements(control, spacing, shift, z, y, start, weights, line, moved)
             for x in range(out.shape[2]):
                 a, b, c = z + moved[x, 0], y + moved[x, 1], x + moved[x, 2]
                 sz = first[0] + matrix[0, 0] * a + matrix[0, 1] * b + matrix[0, 2] * c
