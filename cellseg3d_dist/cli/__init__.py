@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from cellseg3d_dist import __version__
-from cellseg3d_dist.cli import images, runs
+from cellseg3d_dist.cli import images, models, runs
 from cellseg3d_dist.errors import CellSegError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ for _command in (
     images.demo,
 ):
     app.command()(_command)
+app.add_typer(models.app)
 
 
 def _version(value: bool) -> None:

@@ -7,11 +7,20 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic import field_validator as validates
 from pydantic import model_validator as validates_all
 
@@ -50,7 +59,14 @@ class Normalisation(BaseModel):
         return self
 
 
-Options = dict[str, JsonValue]
+def _as_json(value: Any) -> Any:
+    """Tuples as lists: JSON has no others."""
+    if isinstance(value, Mapping):
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+Options = Annotated[dict[str, JsonValue], BeforeValidator(_as_json)]
 _OPTIONS = f"a mapping of names to plain values, numbers up to {_LARGEST_OPTION}"
 _Size = Annotated[int, Field(ge=1, le=2048)]
 _Margin = Annotated[int, Field(ge=0, le=1024)]
@@ -149,7 +165,8 @@ class Card(BaseModel):
     @classmethod
     def _told_once(cls, value: int | None, info: ValidationInfo) -> int | None:
         options = info.data.get("representation_options", {})
-        if value is not None and options.get("foreground_channel", value) != value:
+        last = 1 if options.get("classes") == 2 else 0
+        if value is not None and options.get("foreground_channel", last) != value:
             raise ValueError("told twice")
         return value
 
@@ -315,6 +332,9 @@ def resolve(name: str | Path) -> Located:
         return _pair(found[0])
     if path.suffix in (".safetensors", ".json"):
         return _pair(path.with_suffix(".safetensors"))
+    without_suffix = path.with_name(path.name + ".safetensors")
+    if without_suffix.is_file():
+        return _pair(without_suffix)
     if path.suffix in _CHECKPOINTS:
         raise WeightsError(
             f"model {path} is a checkpoint. Convert it first: "
