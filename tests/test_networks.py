@@ -169,21 +169,18 @@ def test_divisors_are_the_smallest(name: str) -> None:
     """Beside multiples of the divisor nothing works, even with the check taken away."""
     least = divisor(name, NARROW[name])
     network = on_meta(name, NARROW[name])
-    for axis in range(3):
-        for size in sorted({1, least[axis] - 1, least[axis] + 1, 3 * least[axis] // 2} - {0}):
-            sizes = tuple(size if n == axis else 2 * least[n] for n in range(3))
-            if size % least[axis]:
-                with pytest.raises(BadInputError, match="multiples of"):
-                    network(torch.empty(1, 1, *sizes, device="meta"))
+    for axis, size in ((0, least[0] - 1), (1, least[1] // 2), (2, 3 * least[2] + 1)):
+        sizes = tuple(size if n == axis else 2 * least[n] for n in range(3))
+        with pytest.raises(BadInputError, match="multiples of"):
+            network(torch.empty(1, 1, *sizes, device="meta"))
     bare = without_check(network)
-    for axis in range(3):
-        half = least[axis] // 2
-        for size in range(half, 4 * least[axis] + 1, max(half, 1)):
-            sizes = tuple(size if n == axis else 2 * least[n] for n in range(3))
-            assert accepts(bare, sizes) == (size % least[axis] == 0), sizes
+    for axis, factor in itertools.product(range(3), (0.5, 1, 1.5, 3)):
+        size = int(factor * least[axis])
+        sizes = tuple(size if n == axis else 2 * least[n] for n in range(3))
+        assert accepts(bare, sizes) == (size % least[axis] == 0), sizes
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(["residual_unet", "unet"]),
     st.integers(2, 5),
@@ -484,8 +481,8 @@ def test_evaluation_is_deterministic(name: str) -> None:
         torch.manual_seed(7)
         network = for_inference(narrow(name)).eval()
         with torch.inference_mode():
-            outputs += [network(image), network(image)]
-    assert all(torch.equal(outputs[0], output) for output in outputs[1:])
+            outputs.append(network(image))
+    assert torch.equal(*outputs)
 
 
 def test_inference_of_a_wnet_is_its_encoder() -> None:
@@ -584,4 +581,4 @@ def test_monai_is_imported_only_for_its_networks() -> None:
         "r.build('unet', widths=[2, 4]); r.divisor('swinunetr', {}); "
         "assert 'monai' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -44,7 +44,7 @@ class SegResNetOptions(NetworkOptions):
 
     def network(self, in_channels: int, out_channels: int) -> nn.Module:
         """MONAI's SegResNet with GroupNorm of 8 groups."""
-        from monai.networks.nets import SegResNet
+        from monai.networks.nets.segresnet import SegResNet
 
         network: nn.Module = SegResNet(
             spatial_dims=3,
@@ -88,8 +88,10 @@ class SwinUNETROptions(NetworkOptions):
                 "architecture swinunetr needs the package einops, which is not installed here. "
                 "Run pip install einops, or choose another architecture."
             )
-        from monai.networks.nets import SwinUNETR
+        from monai.networks.nets.swin_unetr import SwinUNETR
 
+        # MONAI calls it, though its annotation asks for a module
+        merging: Any = LegacyPatchMerging if self.legacy_merging else "merging"
         network: nn.Module = SwinUNETR(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -98,7 +100,7 @@ class SwinUNETROptions(NetworkOptions):
             attn_drop_rate=self.attention_dropout,
             use_checkpoint=self.checkpointing,
             use_v2=self.residual_stages,
-            downsample=LegacyPatchMerging if self.legacy_merging else "merging",
+            downsample=merging,
         )
         # instance normalisation has no variance at a single voxel
         check = InputCheck("swinunetr", in_channels, self.divisor, least=2)
@@ -125,7 +127,7 @@ class VNetOptions(NetworkOptions):
         ConfigError
             If ``in_channels`` does not divide 16, the channels of its first level.
         """
-        from monai.networks.nets import VNet
+        from monai.networks.nets.vnet import VNet
 
         if 16 % in_channels:
             raise ConfigError(f"architecture vnet: in_channels {in_channels} must divide 16.")
