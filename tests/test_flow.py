@@ -141,6 +141,19 @@ def test_parts_of_a_label_flow_each_to_its_own_centre():
     assert np.abs(flows(labels, (1, 1, 1))).max() == 1
 
 
+def test_with_its_halo_a_patch_has_the_flows_of_the_whole():
+    labels = ellipsoids(np.random.default_rng(4), (40, 48, 48), 40, radii=(3, 6))
+    whole = FLOW.encode(labels, (1, 1, 1))
+    halo = FLOW.encode_halo
+    patch = Region((14, 16, 18), (26, 32, 30))
+    read = patch.expand((halo,) * 3, labels.shape)
+    found = FLOW.encode(labels[read.slices], (1, 1, 1))
+    inner = patch.within(read)
+    np.testing.assert_array_equal(
+        found[(slice(None), *inner.slices)], whole[(slice(None), *patch.slices)]
+    )
+
+
 @pytest.mark.parametrize("shape", [(0, 4, 4), (1, 1, 1), (3, 4, 5)])
 def test_nothing_is_encoded_and_decoded_as_nothing(shape):
     target = FLOW.encode(np.zeros(shape, np.uint8), (1, 1, 1))

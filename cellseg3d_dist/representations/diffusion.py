@@ -44,7 +44,7 @@ def flows(labels: npt.NDArray[Any], voxel_size: Size) -> npt.NDArray[np.float32]
     found = np.zeros((3, *labels.shape), np.float32)
     if labels.size:
         inside = np.where(labels > 0, labels, 0).astype(np.int64)
-        parts, n = label(inside, background=0, connectivity=1, return_num=True)
+        parts, n = label(inside, background=0, connectivity=1, return_num=True)  # type: ignore[no-untyped-call]
         ratio = np.asarray(voxel_size, np.float64) / min(voxel_size)
         _flows(np.ascontiguousarray(parts, np.int64), n, ratio, found)
     return found
