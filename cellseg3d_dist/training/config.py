@@ -170,6 +170,12 @@ class TrainConfig(BaseModel):
         """Epochs, the last of which may be short."""
         return -(-self.steps // self.steps_per_epoch)
 
+    def inputs(self) -> list[str]:
+        """All paths that are read."""
+        return [
+            *self.images, *self.labels, *self.validation_images, *self.validation_labels
+        ]  # fmt: skip
+
     def located(self) -> TrainConfig:
         """The same with absolute paths, so that it means the same in any working folder."""
         keys = ("images", "labels", "validation_images", "validation_labels")
@@ -180,9 +186,7 @@ class TrainConfig(BaseModel):
             for key in keys
         }
         if self.weights and Path(self.weights).exists():
-            return self.model_copy(
-                update={**found, "weights": str(absolute_path(self.weights))}
-            )
+            return self.model_copy(update={**found, "weights": str(absolute_path(self.weights))})
         return self.model_copy(update=found)
 
     def plain(self) -> dict[str, Any]:
@@ -204,6 +208,16 @@ class TrainConfig(BaseModel):
         return {key: value for key, value in self.plain().items() if key not in how}
 
 
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(absolute_path(path))
+
+
+def _labels_of_run(path: str) -> str:
+    """The labels of a run folder that is given for them."""
+    labels = Path(path) / "labels.ome.zarr"
+    return str(labels) if (Path(path) / "run.json").is_file() and labels.is_dir() else path
+
+
 def make_train_config(given: Mapping[str, Any], where: str = "") -> TrainConfig:
     """Validate options of ``train``.
 
@@ -217,6 +231,8 @@ def make_train_config(given: Mapping[str, Any], where: str = "") -> TrainConfig:
     for images, labels in (("images", "labels"), ("validation_images", "validation_labels")):
         if getattr(config, labels) and not getattr(config, images):
             raise ConfigError(f"{prefix}{labels} is given without {images}. Give both.")
+    if config.validation_images and not config.validation_labels:
+        raise ConfigError(f"{prefix}validation_images need validation_labels to be scored with.")
     if any(2 * h >= p for h, p in zip(config.halo, config.patch, strict=True)):
         raise ConfigError(
             f"{prefix}halo {config.halo} leaves no core in patches of {config.patch} voxels. Use "
