@@ -112,6 +112,14 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
 
 
+def _pairs(value: object) -> object:
+    """``a=1,b=2`` as a mapping."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.partition("=") for part in value.split(",") if part.strip()]
+    return {key.strip().replace("-", "_"): number.strip() for key, _, number in parts}
+
+
 def _text(value: object) -> object:
     """A version that YAML took for a number, as text."""
     return str(value) if isinstance(value, float) else value
@@ -140,11 +148,16 @@ class SegmentConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
     image: str = Field(description="a path or URL")
-    model: Literal["intensity"] = _key("intensity", "intensity")
-    instances: Literal["components", "voronoi-otsu"] = _key(
-        "voronoi-otsu or components", "voronoi-otsu"
+    model: str = _key("intensity, the name of a model, or a path", "intensity", min_length=1)
+    instances: Literal["components", "voronoi-otsu", "decode"] | None = _key(
+        "decode, voronoi-otsu or components"
     )
-    threshold: float | Literal["otsu"] = _key("otsu, or a number in the image's units", "otsu")
+    threshold: float | Literal["otsu"] | None = _key(
+        "otsu, or a number in the image's units, 0 to 1 for a network"
+    )
+    decoder: Annotated[dict[str, float] | None, BeforeValidator(_pairs)] = _key(
+        "names and numbers, such as seed_foreground=0.8,min_voxels=30"
+    )
     spot_sigma: LengthText = _key(_A_LENGTH, Length(value=3.2, in_micrometres=True))
     outline_sigma: LengthText = _key(_A_LENGTH, Length(value=2.0, in_micrometres=True))
     connectivity: Annotated[Literal[6, 18, 26], BeforeValidator(_whole)] = _key("6, 18 or 26", 6)
@@ -173,7 +186,11 @@ class SegmentConfig(BaseModel):
     )
     executor: Literal["dask", "serial"] = _key("dask or serial", "dask")
     backend: Literal["numba", "opencl"] = _key("numba or opencl", "numba")
-    device: Literal["cpu"] = _key("cpu (a GPU is used by --backend opencl only)", "cpu")
+    device: Literal["cpu", "cuda"] = _key("cpu or cuda", "cpu")
+    batch: int | None = _key("a whole number of patches from 1 to 256", ge=1, le=256)
+    threads: int = _key("a whole number of threads from 1 to 256", 1, ge=1, le=256)
+    flips: bool = _key("true or false", False)
+    compat: Literal["cellseg3d"] | None = _key("cellseg3d")
     ome_zarr: Annotated[Literal["0.5", "0.4"], BeforeValidator(_text)] = _key("0.5 or 0.4", "0.5")
     csv: bool = _key("true or false", False)
     keep_work: bool = _key("true or false", False)
@@ -182,13 +199,13 @@ class SegmentConfig(BaseModel):
     @classmethod
     def _no_truth(cls, value: object, info: ValidationInfo) -> object:
         """YAML's yes and no are not 1 and 0."""
-        if isinstance(value, bool) and info.field_name not in ("csv", "keep_work"):
+        if isinstance(value, bool) and info.field_name not in ("csv", "keep_work", "flips"):
             raise ValueError("a truth value")
         return value
 
     @validates("threshold")
     @classmethod
-    def _finite(cls, value: float | str) -> float | str:
+    def _finite(cls, value: float | str | None) -> float | str | None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("not finite")
         return value
@@ -225,8 +242,9 @@ class SegmentConfig(BaseModel):
     def located(self) -> SegmentConfig:
         """The same with absolute paths, so that it means the same in any working folder."""
         paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true")}
-        if self.scheduler and Path(self.scheduler).is_file():
-            paths["scheduler"] = self.scheduler
+        for key in ("scheduler", "model"):
+            if getattr(self, key) and Path(getattr(self, key)).exists():
+                paths[key] = getattr(self, key)
         return self.model_copy(
             update={
                 key: str(absolute_path(path))
@@ -248,8 +266,10 @@ class SegmentConfig(BaseModel):
         """The part that decides labels and cells; the rest only how they are computed."""
         how = {
             "block_shape", "flood_halo", "workers", "scheduler", "memory_limit", "executor",
-            "device", "ome_zarr", "csv", "keep_work", "labels_true",
+            "ome_zarr", "csv", "keep_work", "labels_true",
         }  # fmt: skip
+        if self.model == "intensity":
+            how |= {"device", "batch", "threads", "flips"}
         return {key: value for key, value in self.plain().items() if key not in how}
 
 

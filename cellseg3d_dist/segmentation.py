@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from cellseg3d_dist.engine.folder import (
 )
 from cellseg3d_dist.engine.inputs import Inputs, inputs_exist, open_inputs
 from cellseg3d_dist.engine.logs import WorkerLog, logging_to
+from cellseg3d_dist.engine.method import Method, resolve_method
 from cellseg3d_dist.engine.pipeline import Pipeline
 from cellseg3d_dist.engine.plan import Plan, check_disk, make_plan, planned_before
 from cellseg3d_dist.engine.progress import NoProgress, Progress
@@ -125,12 +126,14 @@ def segment(
     image = image if stored_at is None else stored_at
     stored = None if isinstance(image, str) else image
     config = _config_of(image, options)
+    method = resolve_method(config)
+    config = method.config
     inputs = open_inputs(config, stored)
     check_new_output(out, inputs.locations(config), overwrite)
     check_options(config, inputs.volume)
     kernels_of(config.backend)
     resources = check_cluster(client, config.scheduler) if config.executor == "dask" else None
-    the_plan = make_plan(config, inputs.volume, resources)
+    the_plan = make_plan(method, inputs.volume, resources)
     check_disk(the_plan, out)
     status = {
         "status": "running",
@@ -139,6 +142,7 @@ def segment(
         "command": command or shlex.join(sys.argv),
         **({} if stored is not None else inputs.fingerprints()),
         "deciding": config.deciding(),
+        "model": method.facts(),
         "plan": the_plan.to_dict(),
         "versions": _versions(),
     }
@@ -147,7 +151,8 @@ def segment(
         folder.config.write_text(config.to_yaml())
     if stored is not None:
         config, inputs = store_array(folder, config, stored)
-    return _execute(folder, config, inputs, the_plan, client, progress, resumed=False)
+        method = replace(method, config=config)
+    return _execute(folder, method, inputs, the_plan, client, progress, resumed=False)
 
 
 def resume(
@@ -188,6 +193,8 @@ def resume(
     _refuse_changed(folder, _differences(status["deciding"], config.deciding()))
     if complete and not inputs_exist(config):
         return RunResult(folder.path, status["facts"]["cells"], 0)
+    method = resolve_method(config)
+    _refuse_changed(folder, _changed_weights(status, method))
     inputs = open_inputs(config, None)
     now = inputs.fingerprints()
     _refuse_changed(folder, _changed_inputs(status["metadata"], now["metadata"], "metadata"))
@@ -195,11 +202,11 @@ def resume(
     if complete:
         _refuse_changed(folder, moved)
     block_shape = tuple(status["plan"]["block_shape"])
-    fixed = config.model_copy(update={"block_shape": block_shape})
+    fixed = replace(method, config=config.model_copy(update={"block_shape": block_shape}))
     resources = check_cluster(client, config.scheduler) if config.executor == "dask" else None
     the_plan = planned_before(make_plan(fixed, inputs.volume, resources), status["plan"])
     return _execute(
-        folder, config, inputs, the_plan, client, progress,
+        folder, method, inputs, the_plan, client, progress,
         resumed=True, compare=bool(moved), complete=complete,
     )  # fmt: skip
 
@@ -225,10 +232,10 @@ def plan(image: Any, **options: Any) -> Plan:
     stored_at = location_of(image)
     image = image if stored_at is None else stored_at
     stored = None if isinstance(image, str) else image
-    config = _config_of(image, options)
-    volume = open_inputs(config, stored).volume
-    check_options(config, volume)
-    return make_plan(config, volume)
+    method = resolve_method(_config_of(image, options))
+    volume = open_inputs(method.config, stored).volume
+    check_options(method.config, volume)
+    return make_plan(method, volume)
 
 
 def _config_of(image: Any, options: dict[str, Any]) -> SegmentConfig:
@@ -241,7 +248,7 @@ def _config_of(image: Any, options: dict[str, Any]) -> SegmentConfig:
 
 def _execute(
     folder: RunFolder,
-    config: SegmentConfig,
+    method: Method,
     inputs: Inputs,
     the_plan: Plan,
     client: Client | None,
@@ -250,7 +257,7 @@ def _execute(
     compare: bool = False,
     complete: bool = False,
 ) -> RunResult:
-    progress = progress or NoProgress()
+    progress, config = progress or NoProgress(), method.config
     with contextlib.ExitStack() as stack:
         stack.enter_context(naming_disk_errors(folder))
         stack.enter_context(folder.locked())
@@ -263,7 +270,7 @@ def _execute(
             result = RunResult(folder.path, folder.status()["facts"]["cells"], 0)
         else:
             _refuse_other_version(folder)
-            result = _run(folder, config, inputs, the_plan, runner, compare)
+            result = _run(folder, method, inputs, the_plan, runner, compare)
     if not config.keep_work:
         shutil.rmtree(folder.work, ignore_errors=True)
     return result
@@ -271,19 +278,20 @@ def _execute(
 
 def _run(
     folder: RunFolder,
-    config: SegmentConfig,
+    method: Method,
     inputs: Inputs,
     the_plan: Plan,
     runner: Runner,
     compare: bool,
 ) -> RunResult:
+    config = method.config
     folder.update_status(status="running", deciding=config.deciding())
     try:
         image = readable(folder, config, inputs, runner)
         if compare:
             check_unchanged(folder, the_plan.grid, image, runner)
             folder.update_status(**inputs.fingerprints())
-        job = Pipeline(config, the_plan, image, inputs.labels_true, folder, runner)
+        job = Pipeline(config, the_plan, image, inputs.labels_true, folder, runner, method)
         facts = job.run()
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
@@ -370,6 +378,11 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for key in keys
         if before.get(key) != now.get(key)
     ]
+
+
+def _changed_weights(status: dict[str, Any], method: Method) -> list[str]:
+    before, now = status.get("model", {}).get("sha256"), method.facts().get("sha256")
+    return [] if before == now else [f"the weights of model {method.config.model} have changed"]
 
 
 def _changed_inputs(before: dict[str, str], now: dict[str, str], what: str) -> list[str]:

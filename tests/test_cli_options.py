@@ -64,7 +64,7 @@ WRONG = [
     ("executor", "slurm", "executor 'slurm' must be dask or serial"),
     ("instances", "magic", "instances 'magic' must be"),
     ("backend", "cuda", "backend 'cuda' must be"),
-    ("device", "cuda", "device 'cuda' must be cpu .a GPU is used by --backend opencl only"),
+    ("device", "cuda", "device 'cuda' is for networks"),
     ("ome_zarr", "0.6", "ome_zarr '?0.6'? must be 0.5 or 0.4"),
 ]
 

@@ -206,15 +206,15 @@ def test_a_stale_lock_is_taken_over(cli, run_folder):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_with_the_way_to_go_on(cli, tmp_path, monkeypatch, number, code):
     image_store(tmp_path / "image.zarr", cells_image((10, 12, 14)))
-    from cellseg3d_dist.engine.stages.label import LabelVoronoi
+    from cellseg3d_dist.engine.stages.label import LabelFlood
 
-    original = LabelVoronoi.run
+    original = LabelFlood.run
 
     def signalled(stage, block):
         os.kill(os.getpid(), number)
         return original(stage, block)
 
-    monkeypatch.setattr(LabelVoronoi, "run", signalled)
+    monkeypatch.setattr(LabelFlood, "run", signalled)
     said = cli("segment", "image.zarr", "run", *QUICK, "--block-shape", "5,6,7")
     assert said.code == code
     assert said.error == (

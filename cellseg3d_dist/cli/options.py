@@ -29,9 +29,28 @@ Out = Annotated[Path, typer.Argument(metavar="OUT", help="Run folder.")]
 Config = Annotated[
     Path | None, option("YAML file with these options as keys; those given here win.", "FILE")
 ]
-Instances = Annotated[str | None, option("voronoi-otsu or components [voronoi-otsu].", "METHOD")]
+Instances = Annotated[
+    str | None, option("decode (by the network's kind), voronoi-otsu or components.", "METHOD")
+]
 Threshold = Annotated[
-    str | None, option("Foreground is above it: otsu, or a number in image units [otsu].", "T")
+    str | None,
+    option("Foreground is above it: otsu, a number in image units, 0-1 for a network.", "T"),
+]
+Model = Annotated[
+    str | None,
+    option("Where the foreground comes from: intensity, a network's name or file.", "MODEL"),
+]
+Decoder = Annotated[
+    str | None, option("Parameters of the network's decoder, such as min_voxels=30.", "A=1,B=2")
+]
+Device = Annotated[str | None, option("Where networks run: cpu or cuda [cpu].", "NAME")]
+Batch = Annotated[str | None, option("Patches a network takes at a time [1; 4 on cuda].", "N")]
+Threads = Annotated[str | None, option("CPU threads of each worker's network [1].", "N")]
+Flips = Annotated[
+    bool | None, switch("Mean of a network over all flips of a patch, eight times slower [no].")
+]
+Compat = Annotated[
+    str | None, option("cellseg3d: predict window by window as CellSeg3D does.", "NAME")
 ]
 SpotSigma = Annotated[
     str | None,

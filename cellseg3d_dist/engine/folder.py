@@ -6,6 +6,7 @@
     OUT/run.json            status, versions, input fingerprint, results, timings; our marker
     OUT/journal/            one file per stage
     OUT/work/               fragments and records while the run goes on
+    OUT/prediction.ome.zarr what a network predicted
     OUT/labels.ome.zarr     OUT/cells.parquet     OUT/report.html     OUT/logs/
 """
 
@@ -63,6 +64,11 @@ class RunFolder:
     def work(self) -> Path:
         """Intermediate data, removed once the run is complete."""
         return self.path / "work"
+
+    @property
+    def prediction(self) -> Path:
+        """What a network predicted."""
+        return self.path / "prediction.ome.zarr"
 
     @property
     def labels(self) -> Path:

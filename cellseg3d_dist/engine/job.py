@@ -8,6 +8,7 @@ from typing import Any
 from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.inputs import ImageInput
+from cellseg3d_dist.engine.method import Method
 from cellseg3d_dist.engine.plan import Plan
 from cellseg3d_dist.engine.runner import Runner
 from cellseg3d_dist.grid import BlockGrid
@@ -20,6 +21,10 @@ class Job:
 
     Attributes
     ----------
+    foreground : ImageInput or None
+        A network's foreground channel, once it is there.
+    maxima : dict
+        Largest value of each channel of the prediction, by block.
     facts : dict
         Filled by the steps; goes to ``run.json`` and the report.
     """
@@ -30,7 +35,15 @@ class Job:
     labels_true: Volume | None
     folder: RunFolder
     runner: Runner
+    method: Method
+    foreground: ImageInput | None = None
+    maxima: dict[int, list[int]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> ImageInput:
+        """What instances are found in: the image, or a network's foreground."""
+        return self.foreground or self.image
 
     @property
     def grid(self) -> BlockGrid:

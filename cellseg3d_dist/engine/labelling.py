@@ -10,9 +10,15 @@ from cellseg3d_dist.engine.fragments import PASSES, Fragments
 from cellseg3d_dist.engine.front import Fronts
 from cellseg3d_dist.engine.job import Job
 from cellseg3d_dist.engine.records import digest
+from cellseg3d_dist.engine.stage import Stage
 from cellseg3d_dist.engine.stages.contacts import Contacts
 from cellseg3d_dist.engine.stages.exchange import Exchange, Settle
-from cellseg3d_dist.engine.stages.label import LabelComponents, LabelVoronoi
+from cellseg3d_dist.engine.stages.label import (
+    Flooding,
+    LabelComponents,
+    LabelFlood,
+    VoronoiFlooding,
+)
 from cellseg3d_dist.grid import Selection
 from cellseg3d_dist.instances.voronoi import VoronoiSpec
 
@@ -21,36 +27,49 @@ def label(job: Job, fragments: Fragments, selection: Selection, threshold: float
     """Label the selected blocks by the configured method; the blocks that have fragments."""
     if job.config.instances == "components":
         return _components(job, fragments, selection, threshold)
-    return _voronoi(job, fragments, selection, threshold)
+    spec = VoronoiSpec(job.plan.spot_sigma, job.plan.outline_sigma, threshold)
+    flooding = VoronoiFlooding(job.source, spec, job.config.backend)
+    return flood(job, fragments, selection, flooding, repr(threshold))
 
 
 def _components(
     job: Job, fragments: Fragments, selection: Selection, threshold: float
 ) -> Selection:
     stage = LabelComponents(
-        job.image, fragments, job.plan.outline_sigma, threshold, job.config.connectivity
+        job.source, fragments, job.plan.outline_sigma, threshold, job.config.connectivity
     )
+    return by_contact(job, stage, fragments, selection, job.config.connectivity, "contacts")
+
+
+def by_contact(
+    job: Job,
+    stage: Stage,
+    fragments: Fragments,
+    selection: Selection,
+    connectivity: int,
+    name: str,
+) -> Selection:
+    """Run a stage that labels components, and find their contacts, kept under ``name``."""
     done = {record["block"] for record in job.runner.run(stage, selection)}
     labelled = selection.only(done)
     passes = np.zeros(fragments.grid.n_blocks, np.uint8)
     passes[labelled.numbers] = 1
     fragments.set_passes(passes)
-    contacts = Contacts(fragments, job.folder.work, job.config.connectivity, digest(passes))
+    contacts = Contacts(fragments, job.folder.work, connectivity, digest(passes), name)
     found = {record["block"] for record in job.runner.run(contacts, labelled)}
     return labelled.only(found)
 
 
-def _voronoi(job: Job, fragments: Fragments, selection: Selection, threshold: float) -> Selection:
-    spec = VoronoiSpec(job.plan.spot_sigma, job.plan.outline_sigma, threshold)
-    fronts = Fronts(job.folder.work / f"fronts-{threshold!r}", fragments)
-    first = LabelVoronoi(
-        job.image,
-        fragments,
-        fronts,
-        spec,
-        job.plan.flood_halo,
-        keep_front=not job.plan.redo,
-        backend=job.config.backend,
+def flood(
+    job: Job, fragments: Fragments, selection: Selection, flooding: Flooding, key: str
+) -> Selection:
+    """Flood the selected blocks, redo and exchange what stays open; blocks with fragments.
+
+    ``key`` keeps the fronts of floods with other thresholds or seeds apart.
+    """
+    fronts = Fronts(job.folder.work / f"fronts-{key}", fragments)
+    first = LabelFlood(
+        flooding, fragments, fronts, job.plan.flood_halo, keep_front=not job.plan.redo
     )
     passes = np.zeros(fragments.grid.n_blocks, np.uint8)
     open_voxels = np.zeros(fragments.grid.n_blocks, np.int64)
@@ -78,15 +97,13 @@ def _redo(
     job: Job,
     fragments: Fragments,
     fronts: Fronts,
-    first: LabelVoronoi,
+    first: LabelFlood,
     open_voxels: np.ndarray[tuple[int], np.dtype[np.int64]],
     passes: np.ndarray[tuple[int], np.dtype[np.uint8]],
 ) -> int:
     """Redo open blocks with twice the halo, in place of the tables; how many."""
     z, y, x = (2 * h for h in first.flood_halo)
-    stage = LabelVoronoi(
-        first.image, fragments, fronts, first.spec, (z, y, x), True, "redo", first.backend
-    )
+    stage = replace(first, flood_halo=(z, y, x), keep_front=True, which="redo")
     selection = Selection(fragments.grid, np.flatnonzero(open_voxels))
     for record in job.runner.run(stage, selection):
         passes[record["block"]] = 1 + PASSES.index("redo")

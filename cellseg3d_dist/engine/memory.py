@@ -18,6 +18,22 @@ KEPT_BYTES = 128 * 2**20
 WORKER_BYTES = 330 * 2**20 + KEPT_BYTES
 
 
+#: What torch and the network's code add to a worker.
+TORCH_BYTES = 420 * 2**20
+
+
+@dataclass(frozen=True)
+class PredictedBytes:
+    """Sizes that decide the memory of a prediction, in bytes where not counts."""
+
+    itemsize: int
+    channels: int
+    batch: int
+    activations: int
+    weights: int
+    resampled: bool
+
+
 @dataclass(frozen=True)
 class BlockMemory:
     """Projected peak of one worker in one stage.
@@ -79,6 +95,36 @@ def components(stage: str, grid: BlockGrid, halo: Triple, itemsize: int) -> Bloc
     image = read * (itemsize + (itemsize > 2))
     n_bytes = WORKER_BYTES + image + max(8 * read, 22 * write)
     return BlockMemory(stage, n_bytes, largest_region(grid, halo), halo)
+
+
+def predicting(
+    grid: BlockGrid, read: Triple, network: Triple, held: Triple, n: PredictedBytes
+) -> BlockMemory:
+    """Predict: the image read, the network's input twice, its channels, and a batch of patches.
+
+    ``read`` is in voxels of the image, ``held`` (input) and ``network`` (output) in those of
+    the network's grid.
+    """
+    write = _voxels(grid, (0, 0, 0))
+    made, given = Region.whole(network).size, Region.whole(held).size
+    image = Region.whole(read).size * (n.itemsize + 4) + 8 * given
+    channels = n.channels * (4 * made + (8 * write if n.resampled else 0) + 2 * write)
+    own = max(image + channels, Region.whole(read).size * (n.itemsize + 4) + 12 * given)
+    n_bytes = WORKER_BYTES + TORCH_BYTES + n.weights + n.batch * n.activations + own
+    return BlockMemory("predict", n_bytes, read, (0, 0, 0))
+
+
+def seeding(grid: BlockGrid, channels: int) -> BlockMemory:
+    """Seeds: channels, masks and components of W."""
+    write = _voxels(grid, (0, 0, 0))
+    return BlockMemory("seeds", WORKER_BYTES + write * (channels + 26), grid.block_shape, (0, 0, 0))
+
+
+def decoding(stage: str, grid: BlockGrid, flood_halo: Triple, channels: int) -> BlockMemory:
+    """Seeded flood: channels and masks of F, seeds, then the flood on F and W's fragments."""
+    flood, write = _voxels(grid, flood_halo), _voxels(grid, (0, 0, 0))
+    n_bytes = WORKER_BYTES + flood * (2 * channels + 18) + 14 * write
+    return BlockMemory(stage, n_bytes, largest_region(grid, flood_halo), flood_halo)
 
 
 def relabelling(grid: BlockGrid, itemsize: int, n_channels: int) -> BlockMemory:

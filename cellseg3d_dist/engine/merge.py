@@ -27,7 +27,7 @@ class MergeResult:
     Attributes
     ----------
     lookup : Path
-        Folder with ``final.npy`` and ``offsets.npy``.
+        Folder with ``final.npy``, ``offsets.npy`` and ``names.npy`` (of each final id).
     lookup_digest : str
         Of both arrays.
     """
@@ -118,7 +118,11 @@ def _contact_edges(
 
 def _write(merged: Merged, offsets: npt.NDArray[np.int64], folder: Path) -> MergeResult:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, array in (("final", merged.final), ("offsets", offsets)):
+    for name, array in (
+        ("final", merged.final),
+        ("offsets", offsets),
+        ("names", merged.names),
+    ):
         partial = folder / f"{name}.partial.npy"
         np.save(partial, array)
         partial.replace(folder / f"{name}.npy")

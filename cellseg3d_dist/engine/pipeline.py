@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cellseg3d_dist.engine import labelling
+from cellseg3d_dist.engine import decoding, labelling, prediction
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.job import Job
 from cellseg3d_dist.engine.merge import MergeResult, merge_fragments
@@ -34,6 +34,7 @@ from cellseg3d_dist.engine.stages.survey import (
 )
 from cellseg3d_dist.engine.stages.threshold import Threshold, total_counts
 from cellseg3d_dist.grid import Region, Selection, Triple, ceil_div
+from cellseg3d_dist.instances.filters import Sigma
 from cellseg3d_dist.instances.threshold import otsu
 from cellseg3d_dist.measuring import intensity
 from cellseg3d_dist.measuring.partial import PartialCells, intensity_scale
@@ -47,6 +48,8 @@ from cellseg3d_dist.volumes import StoredImage, create_image, plan_image
 TABLE_ROWS = 1_000_000
 #: Share of foreground above which Otsu is doubted; nuclei fill less of most tissues.
 LARGE_FOREGROUND = 0.2
+#: The stored value of a foreground of 1.
+STORED_ONE = 255.0
 #: Thresholds that scores are given for.
 SCORE_THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 
@@ -65,10 +68,8 @@ class Pipeline(Job):
             If disk or cluster failed.
         """
         survey = self._survey()
-        threshold = self._threshold(survey)
         fragments = Fragments(self.folder.work, self.plan.grid)
-        selection = self._occupied(survey, threshold)
-        labelled = labelling.label(self, fragments, selection, threshold)
+        labelled = self._label(survey, fragments)
         merged = self.merge(fragments, labelled)
         self._warn()
         labels = self.label_image(merged)
@@ -80,13 +81,25 @@ class Pipeline(Job):
         self._score(labels, written)
         return self.facts
 
+    def _label(self, survey: SurveyResult, fragments: Fragments) -> Selection:
+        """Fragments of the image, or of what the network makes of it."""
+        if self.method.network is not None:
+            predicted = prediction.predict(self, survey)
+            if self.config.instances == "decode":
+                return decoding.decode(self, fragments, predicted)
+            self.foreground = prediction.foreground_of(self)
+            survey = self._survey_foreground()
+        threshold = self._threshold(survey)
+        selection = self._occupied(survey, threshold)
+        return labelling.label(self, fragments, selection, threshold)
+
     def _written(self, merged: MergeResult) -> str:
         """What decides the labels on disk: the merge, and which blocks failed and are 0."""
         failed = np.array(sorted(self.runner.failed), np.int64)
         return f"{merged.lookup_digest}-{digest(failed)}" if failed.size else merged.lookup_digest
 
     def _survey(self) -> SurveyResult:
-        smooth = self.plan.outline_sigma if any(self.plan.outline_sigma) else None
+        smooth = None if self.method.network is not None else self._smoothing
         stage = Survey(self.image, self.grid, self.folder.work, smooth)
         result = reduce_survey(stage, self.runner.run(stage, Selection.all(self.grid)))
         if not intensity.is_single_pass(self.image.volume.dtype) and result.voxels:
@@ -108,25 +121,41 @@ class Pipeline(Job):
         np.savez_compressed(self.folder.path / "survey.npz", z=z, y=y, x=x, steps=steps)
         return result
 
+    @property
+    def _smoothing(self) -> Sigma | None:
+        return self.plan.outline_sigma if any(self.plan.outline_sigma) else None
+
+    def _survey_foreground(self) -> SurveyResult:
+        """The survey of a network's foreground, for the blocks that it occupies."""
+        folder = self.folder.work / "foreground"
+        stage = Survey(self.source, self.grid, folder, self._smoothing, "survey-foreground")
+        return reduce_survey(stage, self.runner.run(stage, self._sound(Selection.all(self.grid))))
+
     def _threshold(self, survey: SurveyResult) -> float:
+        """In the units of what is thresholded; a network's foreground is stored as 0 to 255."""
+        unit = 1.0 if self.foreground is None else STORED_ONE
         how, value = "given", self.config.threshold
         if value == "otsu":
-            how, value = "otsu", self._otsu(survey)
-        self.facts["threshold"] = {"value": float(value), "how": how} | self.facts.pop("otsu", {})
-        return float(value)
+            how, found = "otsu", self._otsu(survey)
+        else:
+            assert value is not None
+            found = float(value) * unit
+        self.facts["threshold"] = {"value": found / unit, "how": how} | self.facts.pop("otsu", {})
+        return found
 
     def _otsu(self, survey: SurveyResult) -> float:
         low, high = survey.smooth_minimum, survey.smooth_maximum
         if not high > low:
             return high
-        stage = Threshold(self.image, self.grid, self.plan.outline_sigma, low, high)
+        stage = Threshold(self.source, self.grid, self.plan.outline_sigma, low, high)
         known_zero = survey.zero_blocks & ~np.isnan(survey.block_maximum)
         counted = np.flatnonzero(~np.isnan(survey.block_maximum) & ~known_zero)
         records = list(self.runner.run(stage, Selection(self.grid, counted)))
         # a block that is all 0 with its halo is known without reading it again
         zero = int(survey.block_voxels[known_zero].sum())
         counts = total_counts(records, zero, low, high)
-        self.facts["otsu"] = {"counts": counts.tolist(), "low": low, "high": high}
+        unit = 1.0 if self.foreground is None else STORED_ONE
+        self.facts["otsu"] = {"counts": counts.tolist(), "low": low / unit, "high": high / unit}
         return otsu(counts, low, high)
 
     def _warn(self) -> None:
@@ -140,7 +169,8 @@ class Pipeline(Job):
         if survey["minimum"] == survey["maximum"]:
             warnings.append("The image is constant: there is nothing to find.")
         share = certificate.get("voxels", 0) / max(survey["voxels"], 1)
-        if self.facts["threshold"]["how"] == "otsu" and share > LARGE_FOREGROUND:
+        how = self.facts.get("threshold", {}).get("how")
+        if how == "otsu" and self.foreground is None and share > LARGE_FOREGROUND:
             warnings.append(
                 f"{share:.0%} of the volume is above Otsu's threshold "
                 f"{self.facts['threshold']['value']:.4g}, which may part tissue from background "
@@ -171,6 +201,9 @@ class Pipeline(Job):
         """Unite fragments, by contact for components and else by name; apply size limits."""
         size = self.image.volume.voxel_size
         smallest, largest = self.config.min_volume, self.config.max_volume
+        fewest = math.ceil(smallest.voxels(size) - 1e-9) if smallest else None
+        if fewest is None and self.config.instances == "decode":
+            fewest = self.method.parameters.min_voxels
         edges_from = None
         if self.config.instances == "components":
             edges_from = self.folder.work / "contacts"
@@ -180,7 +213,7 @@ class Pipeline(Job):
             labelled,
             edges_from,
             self.folder.work / "merge",
-            math.ceil(smallest.voxels(size) - 1e-9) if smallest else None,
+            fewest,
             math.floor(largest.voxels(size) + 1e-9) if largest else None,
         )
         self.facts["merge"] = merged.to_dict()

@@ -9,10 +9,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.engine import memory
 from cellseg3d_dist.engine.clusters import Resources, default_memory_limit, default_workers
 from cellseg3d_dist.engine.memory import BlockMemory
+from cellseg3d_dist.engine.method import Method
+from cellseg3d_dist.engine.predicted_cost import predicted_costs
 from cellseg3d_dist.errors import ConfigError, EnvironmentFailedError, MemoryLimitError
 from cellseg3d_dist.grid import BlockGrid, Region, Triple, ceil_div
 from cellseg3d_dist.instances.filters import Sigma, kernel_radius
@@ -21,6 +22,8 @@ from cellseg3d_dist.volumes import Volume
 
 #: Wanted block sides, largest first; whole chunks of 64 so that a block is a shard.
 BLOCK_SIDES = (256, 192, 128, 64)
+#: Voxels beyond a block that a decoder's flood runs through: more than most cells' radius.
+DECODING_HALO: Triple = (16, 16, 16)
 #: Share of a worker's limit that a block may be projected to use.
 SHARE = 0.8
 #: Most blocks of a run; each costs the driver a few bytes.
@@ -52,7 +55,11 @@ class Plan:
     disk_bytes : int
         Upper bound of what the run writes, before compression of labels.
     hours : float
-        Estimate from a measured rate.
+        Estimate from measured rates.
+    reach : (int, int, int)
+        Voxels beyond a block that its labels depend on.
+    sparse : dict or None
+        How a network's sparse candidates are chosen, where it has any.
     """
 
     shape: Triple
@@ -67,6 +74,8 @@ class Plan:
     workers: int
     disk_bytes: int
     hours: float
+    reach: Triple = (0, 0, 0)
+    sparse: dict[str, Any] | None = None
 
     @property
     def grid(self) -> BlockGrid:
@@ -97,12 +106,12 @@ class Plan:
             )
 
 
-def make_plan(config: SegmentConfig, volume: Volume, resources: Resources | None = None) -> Plan:
+def make_plan(method: Method, volume: Volume, resources: Resources | None = None) -> Plan:
     """Plan a run and check its memory.
 
     Parameters
     ----------
-    config, volume
+    method, volume
         What to do with which image.
     resources : Resources or None
         Of a cluster that is there already; None plans for an own local one.
@@ -112,6 +121,7 @@ def make_plan(config: SegmentConfig, volume: Volume, resources: Resources | None
     MemoryLimitError
         If a block would need more than a worker may use, with the block shape that fits.
     """
+    config = method.config
     workers = 1 if config.executor == "serial" else config.workers or default_workers()
     if resources is not None:
         workers = resources.workers
@@ -125,18 +135,18 @@ def make_plan(config: SegmentConfig, volume: Volume, resources: Resources | None
                 f"block_shape {config.block_shape} cuts the volume of {volume.shape} into "
                 f"{n_blocks} blocks, over the limit of {MAX_BLOCKS}. Use larger blocks."
             )
-        plan = _plan_for(config, volume, config.block_shape, workers, limit)
+        plan = _plan_for(method, volume, config.block_shape, workers, limit)
         if plan.peak.n_bytes > limit * SHARE:
-            raise MemoryLimitError(_over_limit(plan, config, volume))
+            raise MemoryLimitError(_over_limit(plan, method, volume))
         return plan
     for side in BLOCK_SIDES:
-        plan = _plan_for(config, volume, _block_of(side, volume.shape), workers, limit)
+        plan = _plan_for(method, volume, _block_of(side, volume.shape), workers, limit)
         fits = plan.peak.n_bytes <= limit * SHARE
         if fits and (plan.n_blocks >= 4 * workers or side <= 128):
             return plan
     if fits:
         return plan
-    raise MemoryLimitError(_over_limit(plan, config, volume))
+    raise MemoryLimitError(_over_limit(plan, method, volume))
 
 
 def planned_before(now: Plan, before: dict[str, Any]) -> Plan:
@@ -178,30 +188,22 @@ def _block_of(side: int, shape: Triple) -> Triple:
 
 
 def _plan_for(
-    config: SegmentConfig, volume: Volume, block_shape: Triple, workers: int, limit: int
+    method: Method, volume: Volume, block_shape: Triple, workers: int, limit: int
 ) -> Plan:
-    grid = BlockGrid(volume.shape, block_shape)
-    itemsize = volume.dtype.itemsize
+    config, grid = method.config, BlockGrid(volume.shape, block_shape)
     outline = config.outline_sigma.voxels(volume.voxel_size)
     spec = VoronoiSpec(config.spot_sigma.voxels(volume.voxel_size), outline, 0.0)
-    flood_halo = spec.default_flood_halo()
+    flood_halo = DECODING_HALO if method.decodes else spec.default_flood_halo()
     if config.flood_halo is not None:
         flood_halo = (config.flood_halo,) * 3
-    radius = kernel_radius(outline)
-    stages = [memory.smoothing("survey", grid, radius, itemsize)]
-    if config.threshold == "otsu":
-        stages.append(memory.smoothing("threshold", grid, radius, itemsize))
-    redo = False
-    if config.instances == "voronoi-otsu":
-        stages.append(memory.voronoi("label", grid, flood_halo, spec.filter_halo, itemsize))
-        z, y, x = (2 * h for h in flood_halo)
-        again = memory.voronoi("redo", grid, (z, y, x), spec.filter_halo, itemsize)
-        redo = again.n_bytes <= limit * SHARE
-        stages += [again] if redo else []
-    else:
-        stages.append(memory.components("label", grid, radius, itemsize))
+    stages, redo = _finding(method, volume, grid, spec, flood_halo, limit * SHARE)
+    itemsize = volume.dtype.itemsize
     stages.append(memory.relabelling(grid, itemsize, len(volume.channels)))
     stages = [_with_decoding(stage, volume) for stage in stages]
+    predicting = None
+    if method.network is not None:
+        predicting = predicted_costs(method, volume, grid)
+        stages.insert(1, predicting.memory)
     stages.append(memory.pyramid(grid))
     if config.labels_true is not None:
         stages.append(memory.scoring(grid))
@@ -210,6 +212,12 @@ def _plan_for(
     disk = 2 * 4 * voxels // 3 + 50_000_000
     if volume.kind != "zarr":
         disk += voxels * itemsize * len(volume.channels)
+    reach = (a + b for a, b in zip(flood_halo, spec.filter_halo, strict=True))
+    reach_z, reach_y, reach_x = reach
+    hours = voxels / (MVOXELS_PER_CORE_SECOND * 1e6 * workers) / 3600
+    if predicting is not None:
+        disk += predicting.disk_bytes
+        hours += predicting.seconds / workers / 3600
     return Plan(
         shape=volume.shape,
         block_shape=block_shape,
@@ -222,8 +230,45 @@ def _plan_for(
         memory_limit=limit,
         workers=workers,
         disk_bytes=disk,
-        hours=voxels / (MVOXELS_PER_CORE_SECOND * 1e6 * workers) / 3600,
+        hours=hours,
+        reach=(reach_z, reach_y, reach_x),
+        sparse=None,
     )
+
+
+def _finding(
+    method: Method,
+    volume: Volume,
+    grid: BlockGrid,
+    spec: VoronoiSpec,
+    flood_halo: Triple,
+    most: float,
+) -> tuple[list[BlockMemory], bool]:
+    """Memory of the stages that find instances; whether the redo fits into ``most`` bytes."""
+    config, radius = method.config, kernel_radius(spec.outline_sigma)
+    surveyed = (0, 0, 0) if method.network is not None else radius
+    stages = [memory.smoothing("survey", grid, surveyed, volume.dtype.itemsize)]
+    z, y, x = (2 * h for h in flood_halo)
+    if method.decodes:
+        assert method.representation is not None
+        channels = len(method.representation.channels)
+        stages.append(memory.seeding(grid, channels))
+        stages.append(memory.decoding("label", grid, flood_halo, channels))
+        again = memory.decoding("redo", grid, (z, y, x), channels)
+        redo = again.n_bytes <= most
+        return stages + ([again] if redo else []), redo
+    # a network's foreground is stored in 8 bits
+    itemsize = volume.dtype.itemsize if method.network is None else 1
+    if method.network is not None:
+        stages.append(memory.smoothing("survey-foreground", grid, radius, itemsize))
+    if config.threshold == "otsu":
+        stages.append(memory.smoothing("threshold", grid, radius, itemsize))
+    if config.instances == "components":
+        return [*stages, memory.components("label", grid, radius, itemsize)], False
+    stages.append(memory.voronoi("label", grid, flood_halo, spec.filter_halo, itemsize))
+    again = memory.voronoi("redo", grid, (z, y, x), spec.filter_halo, itemsize)
+    redo = again.n_bytes <= most
+    return stages + ([again] if redo else []), redo
 
 
 def _with_decoding(stage: BlockMemory, volume: Volume) -> BlockMemory:
@@ -237,7 +282,7 @@ def _with_decoding(stage: BlockMemory, volume: Volume) -> BlockMemory:
     return replace(stage, n_bytes=max(stage.n_bytes, memory.WORKER_BYTES + reading))
 
 
-def _over_limit(plan: Plan, config: SegmentConfig, volume: Volume) -> str:
+def _over_limit(plan: Plan, method: Method, volume: Volume) -> str:
     need, limit = plan.peak.n_bytes, plan.memory_limit
     region = "x".join(map(str, plan.peak.read_region))
     text = (
@@ -247,7 +292,7 @@ def _over_limit(plan: Plan, config: SegmentConfig, volume: Volume) -> str:
     )
     for side in (192, 128, 96, 64, 48, 32, 16):
         smaller = _block_of(side, volume.shape) if side >= 64 else (side, side, side)
-        fitting = _plan_for(config, volume, smaller, plan.workers, limit)
+        fitting = _plan_for(method, volume, smaller, plan.workers, limit)
         if fitting.peak.n_bytes <= limit * SHARE:
             return f"{text} Use --block-shape {','.join(map(str, smaller))} or fewer workers."
     return (

@@ -78,6 +78,11 @@ class Lattice:
         )
         return (z, y, x)
 
+    def patches_of(self, region: Region) -> int:
+        """How many patches ``region`` is made of."""
+        z, y, x = self.indices(region)
+        return len(z) * len(y) * len(x)
+
     def starts(self, region: Region) -> Iterator[Triple]:
         """First voxels of those patches in raster order; negative before the volume."""
         (cz, cy, cx), (hz, hy, hx) = self.core, self.halo

@@ -24,6 +24,7 @@ from cellseg3d_dist.networks.normalisation import normalise
 from cellseg3d_dist.networks.resampling import Resampling, Size
 
 if TYPE_CHECKING:
+    from cellseg3d_dist.networks.cards import Card
     from cellseg3d_dist.networks.weights import Model
     from cellseg3d_dist.representations.representation import Representation
 
@@ -65,6 +66,20 @@ class Forward:
                 f"flips do not apply to the representation {self.representation.name}, whose "
                 f"channels point in directions. They do to {', '.join(FLIPPABLE)}."
             )
+
+    @classmethod
+    def on(
+        cls, device: str, model: Model, batch: int = 1, flips: bool = False, threads: int = 1
+    ) -> Forward:
+        """A model on a device.
+
+        ``threads`` is set for the whole process, on the CPU; half precision is used on CUDA.
+        """
+        if device == "cpu":
+            torch.set_num_threads(threads)
+        place = torch.device(device)
+        cuda = place.type == "cuda"
+        return cls(model.network, model.representation, place, batch, flips, autocast=cuda)
 
     def __call__(self, patches: Sequence[Image]) -> Iterator[Image]:
         """Stored channels (C, z, y, x) in [0, 1] of each patch (z, y, x).
@@ -143,7 +158,11 @@ class Tiling:
     @classmethod
     def of(cls, model: Model, shape: Triple, voxel_size: Size) -> Tiling:
         """As the model's card has it, for a volume of this shape and voxel size."""
-        card = model.card
+        return cls.from_card(model.card, shape, voxel_size)
+
+    @classmethod
+    def from_card(cls, card: Card, shape: Triple, voxel_size: Size) -> Tiling:
+        """As :meth:`of`, without the weights."""
         resampling = Resampling.between(shape, voxel_size, card.voxel_size)
         return cls(shape, resampling, card.patch, card.halo, card.blending)
 
@@ -213,8 +232,7 @@ class Tiling:
         origin = tuple(low for low, _ in extents)
         cuts = (
             tuple(
-                slice(s - o, s - o + p)
-                for s, o, p in zip(start, origin, self.patch, strict=True)
+                slice(s - o, s - o + p) for s, o, p in zip(start, origin, self.patch, strict=True)
             )
             for start in starts
         )

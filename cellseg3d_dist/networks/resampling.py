@@ -39,9 +39,7 @@ class Axis:
         index, _ = self.taps(start, stop)
         return int(index.min()), int(index.max()) + 1
 
-    def taps(
-        self, start: int, stop: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def taps(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Global input voxels and weights, (stop - start, n_taps) each."""
         centre = (np.arange(start, stop) + 0.5) * self.scale - 0.5
         reach = max(1.0, self.scale)

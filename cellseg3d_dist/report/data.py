@@ -57,6 +57,8 @@ class Method:
         As given, with unit; empty for none.
     merging : str
         'name', 'contact' or 'overlap'.
+    decoder : mapping
+        Parameters of a representation's decoder.
     """
 
     foreground: str
@@ -70,6 +72,7 @@ class Method:
     min_volume: str = ""
     max_volume: str = ""
     merging: str = ""
+    decoder: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -101,10 +101,18 @@ def _instances(data: ReportData, cite: Cite) -> list[str]:
         return [
             f"Cells are the {kind}components of the image{smoothed} above {_threshold(data, cite)}."
         ]
-    return [
-        f"Cells were decoded from the network's {method.instances} representation, with "
-        f"foreground above {_threshold(data, cite)}."
-    ]
+    how = f"{method.instances} representation{_decoder(method)}"
+    if data.threshold is not None:
+        how += f", with foreground above {_threshold(data, cite)}"
+    return [f"Cells were decoded from the network's {how}."]
+
+
+def _decoder(method: Method) -> str:
+    """Parameters of the decoder in words, '' for none."""
+    if not method.decoder:
+        return ""
+    named = (f"{key.replace('_', ' ')} {value:g}" for key, value in method.decoder.items())
+    return f" ({', '.join(named)})"
 
 
 def _seeds(data: ReportData) -> str:

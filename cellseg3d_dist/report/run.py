@@ -64,7 +64,7 @@ def write_run_report(out: Path, config: SegmentConfig, volume: Volume, block_sha
             voxel_size=volume.voxel_size,
             block_shape=block_shape,
             cells_path=folder.cells,
-            method=_method(config, volume),
+            method=_method(config, volume, facts),
             image_path=config.image,
             offset=volume.offset,
             status=f"{len(failed)} BLOCKS FAILED" if failed else "COMPLETE",
@@ -116,23 +116,32 @@ def _damaged(path: Path, error: Exception) -> OutputError:
     return OutputError(f"{path} is missing or damaged ({error}). Start the run anew.")
 
 
-def _method(config: SegmentConfig, volume: Volume) -> Method:
+def _method(config: SegmentConfig, volume: Volume, facts: dict[str, Any]) -> Method:
     finest = min(volume.voxel_size)
     voronoi = config.instances == "voronoi-otsu"
 
     def micrometres(length: Any) -> float:
         return float(length.value * (1.0 if length.in_micrometres else finest))
 
+    model, decoded = facts.get("model", {}), config.instances == "decode"
+    note = ""
+    if model.get("sha256"):
+        note = (
+            f"{model['architecture']}, representation {model['representation']}, weights sha256 "
+            f"{model['sha256'][:12]}"
+        )
     return Method(
-        foreground=config.model,
-        instances=config.instances,
+        foreground=model.get("name", config.model),
+        foreground_note=note,
+        instances=model["representation"] if decoded else config.instances or "",
+        decoder=dict(model.get("decoder", {})) if decoded else {},
         spot_sigma_um=micrometres(config.spot_sigma) if voronoi else None,
-        outline_sigma_um=micrometres(config.outline_sigma),
+        outline_sigma_um=None if decoded else micrometres(config.outline_sigma),
         seeds="spots" if voronoi else "",
-        connectivity=None if voronoi else config.connectivity,
+        connectivity=config.connectivity if config.instances == "components" else None,
         min_volume=str(config.min_volume or ""),
         max_volume=str(config.max_volume or ""),
-        merging="name" if voronoi else "contact",
+        merging="contact" if config.instances == "components" else "name",
     )
 
 
@@ -176,8 +185,10 @@ def _certificate(facts: dict[str, Any]) -> Certificate | None:
     )
 
 
-def _threshold(facts: dict[str, Any]) -> Threshold:
-    found = facts["threshold"]
+def _threshold(facts: dict[str, Any]) -> Threshold | None:
+    found = facts.get("threshold")
+    if found is None:
+        return None
     counts = edges = None
     if "counts" in found:
         counts = np.asarray(found["counts"], np.int64)

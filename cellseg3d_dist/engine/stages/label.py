@@ -1,8 +1,9 @@
-"""Label: from the image to fragments, by components or by Voronoi-Otsu with a certificate."""
+"""Label: from image or prediction to fragments, by components or by a certified flood."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -10,12 +11,17 @@ from cellseg3d_dist.engine.fragments import Fragments, Pass
 from cellseg3d_dist.engine.front import Fronts
 from cellseg3d_dist.engine.inputs import ImageInput
 from cellseg3d_dist.engine.stage import BlockRecord
-from cellseg3d_dist.grid import Block, Triple
+from cellseg3d_dist.grid import Block, Region, Triple
 from cellseg3d_dist.instances.backends import kernels_of
 from cellseg3d_dist.instances.components import components, names_of_first_voxels
 from cellseg3d_dist.instances.filters import Sigma, gaussian, kernel_radius
 from cellseg3d_dist.instances.flood import UNREACHED
-from cellseg3d_dist.instances.voronoi import VoronoiSpec, crop_to, voronoi_otsu_block
+from cellseg3d_dist.instances.voronoi import (
+    FloodedBlock,
+    VoronoiSpec,
+    crop_to,
+    voronoi_otsu_block,
+)
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,58 @@ class LabelComponents:
         return self.fragments.intact("label", block, record)
 
 
+class Flooding(Protocol):
+    """A way to make mask and seeds of a region and to flood it, see :mod:`.instances.flood`."""
+
+    @property
+    def filter_halo(self) -> Triple:
+        """Voxels beyond the flood region that mask and seeds depend on."""
+        ...
+
+    def flooded(self, block: Block, flood_region: Region, shape: Triple) -> FloodedBlock:
+        """One block's labels with their certificate."""
+        ...
+
+    def decides(self) -> BlockRecord:
+        """What decides the result."""
+        ...
+
+
 @dataclass(frozen=True)
-class LabelVoronoi:
-    """Voronoi-Otsu in blocks; the second pass redoes open blocks with twice the halo.
+class VoronoiFlooding:
+    """Voronoi-Otsu: spots of the smoothed image flood what is above the threshold."""
+
+    image: ImageInput
+    spec: VoronoiSpec
+    backend: str = "numba"
+
+    @property
+    def filter_halo(self) -> Triple:
+        """Of its filters."""
+        return self.spec.filter_halo
+
+    def flooded(self, block: Block, flood_region: Region, shape: Triple) -> FloodedBlock:
+        """Read and label one block."""
+        region = flood_region.expand(self.filter_halo, shape)
+        return voronoi_otsu_block(
+            self.image.read(region),
+            region,
+            flood_region,
+            block.write_region,
+            shape,
+            self.spec,
+            self.image.within(flood_region),
+            kernels_of(self.backend),
+        )
+
+    def decides(self) -> BlockRecord:
+        """The threshold; sigmas are in the configuration."""
+        return {"threshold": self.spec.threshold}
+
+
+@dataclass(frozen=True)
+class LabelFlood:
+    """A flood in blocks; the second pass redoes open blocks with twice the halo.
 
     Attributes
     ----------
@@ -75,14 +130,12 @@ class LabelVoronoi:
         Keep the fronts of blocks with open voxels, for the exchange.
     """
 
-    image: ImageInput
+    flooding: Flooding
     fragments: Fragments
     fronts: Fronts
-    spec: VoronoiSpec
     flood_halo: Triple
     keep_front: bool
     which: Pass = "label"
-    backend: str = "numba"
 
     @property
     def name(self) -> str:
@@ -92,34 +145,24 @@ class LabelVoronoi:
     @property
     def halo(self) -> Triple:
         """Voxels read beyond the block."""
-        pairs = zip(self.flood_halo, self.spec.filter_halo, strict=True)
+        pairs = zip(self.flood_halo, self.flooding.filter_halo, strict=True)
         z, y, x = (flood + filters for flood, filters in pairs)
         return (z, y, x)
 
     def decides(self) -> BlockRecord:
-        """Block shape, halo and threshold."""
+        """Block shape, halo, and what the flooding says."""
         return {
             "block_shape": list(self.fragments.grid.block_shape),
             "flood_halo": list(self.flood_halo),
-            "threshold": self.spec.threshold,
             "keep_front": self.keep_front,
+            **self.flooding.decides(),
         }
 
     def run(self, block: Block) -> BlockRecord:
         """Label one block and certify it."""
-        grid = self.fragments.grid
-        flood_region = block.write_region.expand(self.flood_halo, grid.shape)
-        region = flood_region.expand(self.spec.filter_halo, grid.shape)
-        found = voronoi_otsu_block(
-            self.image.read(region),
-            region,
-            flood_region,
-            block.write_region,
-            grid.shape,
-            self.spec,
-            self.image.within(flood_region),
-            kernels_of(self.backend),
-        )
+        shape = self.fragments.grid.shape
+        flood_region = block.write_region.expand(self.flood_halo, shape)
+        found = self.flooding.flooded(block, flood_region, shape)
         arrival = np.where(found.is_open, UNREACHED, found.arrival).astype(np.int32)
         record = self.fragments.write(self.which, block, found.labels, found.names, arrival)
         n_open = int(np.count_nonzero(found.is_open))

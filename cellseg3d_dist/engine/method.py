@@ -1,0 +1,175 @@
+"""How a run finds its instances: the network if there is one, and every default filled in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cellseg3d_dist.config import SegmentConfig, make_config
+from cellseg3d_dist.engine.network import Network
+from cellseg3d_dist.engine.stages.survey import PERCENTILES
+from cellseg3d_dist.errors import ConfigError, WeightsError
+from cellseg3d_dist.networks.cards import Card, resolve
+from cellseg3d_dist.representations import Representation, decoding_parameters
+
+#: Foreground of a network's classes where a card says nothing else.
+DEFAULT_THRESHOLD = 0.5
+#: Channels that hold a foreground, the first that a representation has.
+_FOREGROUND = ("foreground", "nucleus", "probability")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a configuration comes to.
+
+    Attributes
+    ----------
+    config : SegmentConfig
+        With every default that depends on the model.
+    card : Card or None
+        The network's; None for intensity.
+    network : Network or None
+    representation : Representation or None
+    parameters : Any
+        Of the representation's decoder.
+    """
+
+    config: SegmentConfig
+    card: Card | None = None
+    network: Network | None = None
+    representation: Representation | None = None
+    parameters: Any = None
+
+    @property
+    def foreground_channel(self) -> int:
+        """Stored channel that is thresholded where the representation is not decoded."""
+        assert self.representation is not None
+        channels = self.representation.channels
+        return next((channels.index(name) for name in _FOREGROUND if name in channels), 0)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether instances come from the representation, not from a thresholded channel."""
+        return self.config.instances == "decode"
+
+    def facts(self) -> dict[str, Any]:
+        """For ``run.json``."""
+        if self.card is None or self.network is None:
+            return {"name": "intensity"}
+        return {
+            "name": self.card.name,
+            "architecture": self.card.architecture,
+            "representation": self.card.representation,
+            "weights": self.network.weights,
+            "sha256": self.network.digest,
+            "voxel_size": list(self.card.voxel_size),
+            "patch": list(self.card.patch),
+            "halo": list(self.card.halo),
+            "blending": self.card.blending,
+            "decoder": asdict(self.parameters),
+        }
+
+
+def resolve_method(config: SegmentConfig) -> Method:
+    """Read the model's card and fill in what was not given.
+
+    Raises
+    ------
+    WeightsError
+        If the model cannot be found or its card not be used.
+    ConfigError
+        If an option does not apply to the model.
+    EnvironmentFailedError
+        If CUDA was asked for and is not there.
+    """
+    if config.model == "intensity":
+        return Method(_for_intensity(config))
+    from cellseg3d_dist.networks.device import check_device
+    from cellseg3d_dist.networks.weights import load_model
+
+    check_device(config.device)
+    # everything that can be wrong with weights shows when they are loaded
+    located, model = resolve(config.model), load_model(config.model)
+    card, represents = model.card, model.representation
+    _check_percentiles(card)
+    parameters = decoding_parameters(represents, _whole(represents, card.decoder, config.decoder))
+    filled = _for_network(config, card, parameters)
+    network = Network(
+        weights=str(located.weights),
+        digest=model.digest,
+        device=filled.device,
+        batch=filled.batch or (1 if filled.device == "cpu" else 4),
+        threads=filled.threads,
+        flips=filled.flips,
+        compat=filled.compat,
+    )
+    return Method(filled, card, network, represents, parameters)
+
+
+def _check_percentiles(card: Card) -> None:
+    for value in (card.normalisation.low, card.normalisation.high):
+        if value not in PERCENTILES:
+            raise WeightsError(
+                f"model {card.name}: its normalisation uses percentile {value:g}, which the "
+                f"survey does not keep. Known are {', '.join(f'{p:g}' for p in PERCENTILES)}."
+            )
+
+
+def _for_intensity(config: SegmentConfig) -> SegmentConfig:
+    if config.instances == "decode":
+        raise ConfigError(
+            "instances 'decode' needs a network: the image itself has no representation. Give "
+            "--model, or use voronoi-otsu or components."
+        )
+    for key in ("decoder", "compat"):
+        if getattr(config, key) is not None:
+            raise ConfigError(f"{key} applies to networks only. Give --model, or leave it out.")
+    if config.device != "cpu":
+        raise ConfigError(
+            f"device {config.device!r} is for networks. Give --model, or --backend opencl to label "
+            f"on a GPU."
+        )
+    return _with(config, instances="voronoi-otsu", threshold="otsu")
+
+
+def _for_network(config: SegmentConfig, card: Card, parameters: Any) -> SegmentConfig:
+    if isinstance(config.threshold, float) and not 0 <= config.threshold <= 1:
+        raise ConfigError(
+            f"threshold {config.threshold:g} is outside 0 to 1, the range of a network's "
+            f"foreground. Give one inside, or otsu."
+        )
+    plain = card.representation == "foreground"
+    threshold = DEFAULT_THRESHOLD if card.threshold is None else card.threshold
+    filled: dict[str, Any] = {"instances": "voronoi-otsu" if plain else "decode"}
+    filled["threshold"] = threshold
+    for key in ("spot_sigma", "outline_sigma"):
+        if hasattr(parameters, key) and key not in config.model_fields_set:
+            filled[key] = f"{getattr(parameters, key):g}um"
+    if plain and config.instances == "decode":
+        config = config.model_copy(update={"instances": None})
+    if plain and isinstance(getattr(parameters, "threshold", None), float):
+        filled["threshold"] = card.decoder.get("threshold", threshold)
+    return _with(config, **filled)
+
+
+def _with(config: SegmentConfig, **defaults: Any) -> SegmentConfig:
+    """The same with values for keys that have none, or were not given."""
+    given = config.plain()
+    for key, value in defaults.items():
+        if getattr(config, key) is None or key not in config.model_fields_set:
+            given[key] = value
+    return make_config(given)
+
+
+def _whole(
+    represents: Representation, stored: dict[str, Any], given: dict[str, float] | None
+) -> dict[str, Any]:
+    """Parameters of the card under those given; whole numbers where the default is one."""
+    defaults = asdict(represents.parameters)
+    chosen = stored | (given or {})
+    return {
+        key: int(value)
+        if isinstance(defaults.get(key), int) and float(value).is_integer()
+        else value
+        for key, value in chosen.items()
+    }
