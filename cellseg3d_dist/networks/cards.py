@@ -252,7 +252,8 @@ def read_weights(located: Located, card: Card) -> tuple[bytes, str]:
     """
     path = located.weights
     content = read_file(path)
-    if content[:2] == b"PK" or content[:1] == b"\x80":
+    # safetensors: eight bytes of length, then JSON
+    if content[8:9] != b"{" and content.startswith((b"PK\x03\x04", b"\x80")):
         raise WeightsError(
             f"weights {path} are a checkpoint, not safetensors. Convert them: "
             f"cellseg3d-dist models convert."

@@ -86,7 +86,7 @@ def save_model(
         name: _stored(name, tensor, half)
         for name, tensor in for_inference(network).state_dict().items()
     }
-    content = safetensors.torch.save(state, {"format": "pt", "name": card.name})
+    content = safetensors.torch.save(state, {"format": "pt"})
     card = card.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
     for target, data in ((".safetensors", content), (".json", card.to_json().encode())):
         _write(path.with_name(path.name + target), data)
