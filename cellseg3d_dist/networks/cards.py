@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
 )
@@ -59,14 +60,17 @@ class Normalisation(BaseModel):
         return self
 
 
-def _as_json(value: Any) -> Any:
+def _lists(value: Any) -> Any:
     """Tuples as lists: JSON has no others."""
     if isinstance(value, Mapping):
-        return {key: _as_json(item) for key, item in value.items()}
-    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-Options = Annotated[dict[str, JsonValue], BeforeValidator(_as_json)]
+_JSON = TypeAdapter(dict[str, JsonValue], config=ConfigDict(allow_inf_nan=False))
+Options = Annotated[
+    dict[str, Any], BeforeValidator(lambda value: _JSON.validate_python(_lists(value)))
+]
 _OPTIONS = f"a mapping of names to plain values, numbers up to {_LARGEST_OPTION}"
 _Size = Annotated[int, Field(ge=1, le=2048)]
 _Margin = Annotated[int, Field(ge=0, le=1024)]

@@ -7,6 +7,7 @@ mapped, which gives NaN there, and 0 here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -62,39 +63,47 @@ def cellseg3d_inference(
     BadInputError
         If the image does not have three axes, is empty or has values that are not finite.
     """
-    from monai.inferers import sliding_window_inference
+    from monai.inferers.utils import sliding_window_inference
 
     volume = _checked(image)
     supervised = architecture != "wnet3d"
     if source == "layer" and supervised:
         low, high = np.quantile(volume, (_LOW, _HIGH))
         volume = np.clip(volume, low, high)
-    # a loaded model scales its input, which has its own range here
-    scale = network.scale if isinstance(network, AsTrained) and supervised else 1.0
-
-    def one(patch: torch.Tensor) -> torch.Tensor:
-        if source == "folder":
-            low, high = torch.quantile(patch, patch.new_tensor((_LOW, _HIGH)))
-            patch = patch.clamp(low, high)
-        constant = bool(patch.min() == patch.max())
-        output = network(patch / scale if supervised else _in_range(patch))
-        return torch.zeros_like(output) if constant else _in_range(output)
-
-    device = next(network.parameters()).device
     with torch.inference_mode():
         result = sliding_window_inference(
             torch.from_numpy(volume.astype(np.float32, copy=False))[None, None],
             roi_size=(window, window, window),
             sw_batch_size=1,
-            predictor=one,
+            predictor=_Window(network, supervised, source == "folder"),
             overlap=overlap,
             mode="gaussian",
             sigma_scale=_SIGMA_SCALE,
-            sw_device=device,
+            sw_device=next(network.parameters()).device,
             device=torch.device("cpu"),
         )
     output: npt.NDArray[np.float32] = torch.as_tensor(result)[0].float().numpy()
     return output
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The network in one window: its input prepared, its output mapped to 0..1."""
+
+    network: torch.nn.Module
+    supervised: bool
+    cut_off: bool
+
+    def __call__(self, patch: torch.Tensor) -> torch.Tensor:
+        """Output (1, C, z, y, x) of grey values (1, 1, z, y, x); 0 where these are constant."""
+        if self.cut_off:
+            low, high = torch.quantile(patch, patch.new_tensor((_LOW, _HIGH)))
+            patch = patch.clamp(low, high)
+        constant = bool(patch.min() == patch.max())
+        # a loaded model scales normalised images, not these
+        scale = self.network.scale if isinstance(self.network, AsTrained) else 1.0
+        output = self.network(patch / scale if self.supervised else _in_range(patch))
+        return torch.zeros_like(output) if constant else _in_range(output)
 
 
 def _checked(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,10 @@ def _file(address: str, parts: re.Match[str], suffix: str) -> Path:
 
 def _client() -> Any:
     try:
-        import huggingface_hub
-        import huggingface_hub.errors
+        client = importlib.import_module("huggingface_hub")
+        importlib.import_module("huggingface_hub.errors")
     except ImportError:
         raise EnvironmentFailedError(
             "models of a hub need huggingface_hub. Install cellseg3d_dist[hub]."
         ) from None
-    return huggingface_hub
+    return client
