@@ -29,7 +29,7 @@ def _several(value: object) -> object:
     """Paths of one comma separated text."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
-    return [str(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return [str(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _numbers(value: object) -> object:
@@ -39,13 +39,20 @@ def _numbers(value: object) -> object:
 def _mapping(value: object) -> object:
     """``name=value,name=value`` with values as YAML reads them."""
     if not isinstance(value, str):
-        return value
+        return _listed(value)
     # commas inside brackets belong to a value
     parts = [part for part in re.split(r",(?![^\[]*\])", value) if part.strip()]
     pairs = [part.partition("=") for part in parts]
     if not all(equals for _, equals, _ in pairs):
         raise ValueError("no mapping")
     return {key.strip().replace("-", "_"): yaml.safe_load(text) for key, _, text in pairs}
+
+
+def _listed(value: object) -> object:
+    """The same with lists for tuples, as YAML has it."""
+    if isinstance(value, dict):
+        return {str(key): _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _key(expected: str, default: Any = None, **limits: Any) -> Any:
@@ -95,7 +102,7 @@ class TrainConfig(BaseModel):
     steps_per_epoch: int = _key(_A_COUNT, 100, ge=1)
     validate_every: int = _key("a number of epochs of at least 1", 5, ge=1)
     early_stopping: int | None = _key("a number of validations of at least 1", ge=1)
-    score: str = _key("the name of a score: mean_f1, f1 or dice", "mean_f1", min_length=1)
+    score: Literal["mean_f1", "f1", "dice"] | None = _key("mean_f1, f1 or dice")
     learning_rate: float = _key(_POSITIVE, 1e-3, gt=0)
     weight_decay: float = _key("a number of at least 0", 1e-4, ge=0)
     optimizer: Literal["adamw", "adam", "sgd"] = _key("adamw, adam or sgd", "adamw")
@@ -179,14 +186,11 @@ class TrainConfig(BaseModel):
     def located(self) -> TrainConfig:
         """The same with absolute paths, so that it means the same in any working folder."""
         keys = ("images", "labels", "validation_images", "validation_labels")
-        found = {
-            key: tuple(
-                path if "://" in path else str(absolute_path(path)) for path in getattr(self, key)
-            )
-            for key in keys
-        }
+        found: dict[str, Any] = {key: tuple(map(_absolute, getattr(self, key))) for key in keys}
+        for key in ("labels", "validation_labels"):
+            found[key] = tuple(map(_labels_of_run, found[key]))
         if self.weights and Path(self.weights).exists():
-            return self.model_copy(update={**found, "weights": str(absolute_path(self.weights))})
+            found["weights"] = str(absolute_path(self.weights))
         return self.model_copy(update=found)
 
     def plain(self) -> dict[str, Any]:
@@ -205,6 +209,8 @@ class TrainConfig(BaseModel):
     def deciding(self) -> dict[str, Any]:
         """The part that decides the weights; the rest says where and how they are computed."""
         how = {"threads", "loaders", "tensorboard", "pictures", "name", "licence", "data_licence"}
+        if not self.deterministic:
+            how.add("device")
         return {key: value for key, value in self.plain().items() if key not in how}
 
 
@@ -231,7 +237,7 @@ def make_train_config(given: Mapping[str, Any], where: str = "") -> TrainConfig:
     for images, labels in (("images", "labels"), ("validation_images", "validation_labels")):
         if getattr(config, labels) and not getattr(config, images):
             raise ConfigError(f"{prefix}{labels} is given without {images}. Give both.")
-    if config.validation_images and not config.validation_labels:
+    if config.validation_images and not (config.validation_labels or config.self_supervised):
         raise ConfigError(f"{prefix}validation_images need validation_labels to be scored with.")
     if any(2 * h >= p for h, p in zip(config.halo, config.patch, strict=True)):
         raise ConfigError(

@@ -33,7 +33,9 @@ from cellseg3d_dist.training.steps import Stepper, learning_rate
 
 
 class TrainingStopped(KeyboardInterrupt):
-    """The training was asked to stop; a checkpoint was written."""
+    """The training was asked to stop; its last checkpoint is kept."""
+
+    kept = "The checkpoint is kept"
 
     def __init__(self, signal_number: int, go_on: str) -> None:
         super().__init__(f"stopped by signal {signal_number}")
@@ -95,7 +97,7 @@ class Trainer:
             If disk or device failed.
         """
         with contextlib.ExitStack() as stack:
-            stop = stack.enter_context(_stopping_on_signals())
+            stop = stack.enter_context(_stopping_on_signals(self.folder.go_on))
             table = board = None
             if self.processes.leads:
                 table = Table(self.folder.metrics, self._done.step)
@@ -272,7 +274,7 @@ class _Stop:
 
 
 @contextlib.contextmanager
-def _stopping_on_signals() -> Iterator[_Stop]:
+def _stopping_on_signals(go_on: str) -> Iterator[_Stop]:
     """While inside, SIGINT and SIGTERM ask for a stop; a second one stops at once.
 
     Outside the main thread, where Python allows no signal handlers, nothing is asked.
@@ -284,7 +286,7 @@ def _stopping_on_signals() -> Iterator[_Stop]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.signal_number is not None:
-            raise KeyboardInterrupt
+            raise TrainingStopped(number, go_on)
         stop.signal_number = number
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

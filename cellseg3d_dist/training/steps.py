@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -225,6 +226,9 @@ def torch_settings(deterministic: bool, threads: int | None) -> Iterator[None]:
         torch.backends.cudnn.deterministic,
     )
     state = torch.get_rng_state()
+    if deterministic:
+        # what CUDA's matrix products need for it, read when they are first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         torch.use_deterministic_algorithms(deterministic)
         # shapes never change, so the fastest convolution is found once

@@ -34,7 +34,7 @@ class Supervised:
     volumes : sequence of ValidationVolume
         May be empty.
     score : str
-        What validation maximises, one of :data:`~.validation.SCORES`.
+        What validation maximises: mean_f1, f1 or dice.
     ignore : int or None
         Value of labels where nothing is known.
     """

@@ -9,15 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.metrics.contingency import ContingencyTable, contingency
 from cellseg3d_dist.metrics.scores import THRESHOLDS, foreground_scores, matching
 from cellseg3d_dist.networks.predictor import predict_array
 from cellseg3d_dist.networks.resampling import Size
 from cellseg3d_dist.networks.weights import Model
-
-#: What can be maximised.
-SCORES = ("mean_f1", "f1", "dice")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +34,6 @@ class ValidationVolume:
     labels: npt.NDArray[Any]
     voxel_size: Size
     constants: tuple[float, float]
-
-
-def check_score(name: str) -> None:
-    """Refuse a score that is not computed.
-
-    Raises
-    ------
-    ConfigError
-        With those that are.
-    """
-    if name not in SCORES:
-        raise ConfigError(f"score {name!r} must be one of {', '.join(SCORES)}.")
 
 
 def predicted(
