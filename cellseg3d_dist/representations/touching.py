@@ -6,6 +6,7 @@ shape, as far as the patch's halo shows it.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numba
@@ -80,41 +81,31 @@ def edges(labels: npt.NDArray[np.int32], voxel_size: Size, kind: str) -> npt.NDA
     """
     z, y, x = (size <= COARSE for size in relative_size(voxel_size))
     out = np.zeros(labels.shape, np.bool_)
-    _edges(labels, out, np.array([z, y, x]), kind == "inner", kind == "outer")
+    for dz, dy, dx in itertools.product((0, 1), (-1, 0, 1), (-1, 0, 1)):
+        # each pair of neighbours once: the second comes later in raster order
+        if (dz, dy, dx) > (0, 0, 0):
+            is_face = abs(dz) + abs(dy) + abs(dx) == 1
+            borders = is_face and bool((dz and z) or (dy and y) or (dx and x))
+            _mark(labels, out, dz, dy, dx, borders and kind == "inner", borders and kind == "outer")
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _edges(labels, out, along, inner, outer):  # type: ignore[no-untyped-def]
+def _mark(labels, out, dz, dy, dx, inner, outer):  # type: ignore[no-untyped-def]
+    """Mark pairs of neighbours at this offset: both of two labels, or one beside background."""
     nz, ny, nx = labels.shape
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                out[z, y, x] = _is_edge(labels, z, y, x, along, inner, outer)
-
-
-@numba.njit(cache=True, nogil=True)
-def _is_edge(labels, z, y, x, along, inner, outer):  # type: ignore[no-untyped-def]
-    nz, ny, nx = labels.shape
-    own = labels[z, y, x]
-    if own == 0 and not outer:
-        return False
-    for zz in range(max(z - 1, 0), min(z + 2, nz)):
-        for yy in range(max(y - 1, 0), min(y + 2, ny)):
-            for xx in range(max(x - 1, 0), min(x + 2, nx)):
-                other = labels[zz, yy, xx]
-                if other == own:
+    for z in range(nz - dz):
+        for y in range(max(0, -dy), min(ny, ny - dy)):
+            for x in range(max(0, -dx), min(nx, nx - dx)):
+                a = labels[z, y, x]
+                b = labels[z + dz, y + dy, x + dx]
+                if a == b:
                     continue
-                if own > 0 and other > 0:
-                    return True
-                if own > 0 and not inner:
-                    continue
-                dz, dy, dx = zz != z, yy != y, xx != x
-                if dz + dy + dx == 1 and (
-                    (dz and along[0]) or (dy and along[1]) or (dx and along[2])
-                ):
-                    return True
-    return False
+                touching = a > 0 and b > 0
+                if touching or (inner and a > 0) or (outer and a == 0):
+                    out[z, y, x] = True
+                if touching or (inner and b > 0) or (outer and b == 0):
+                    out[z + dz, y + dy, x + dx] = True
 
 
 def squared_distances(
