@@ -73,7 +73,7 @@ def ours(
     folder.work.mkdir(parents=True)
     folder.write_status({"status": "running"})
     runner = Runner(folder, DaskExecutor(client), NoProgress(), {})
-    job = Pipeline(config, make_plan(config, volume), ImageInput(volume), None, folder, runner)
+    job = Pipeline(config, make_plan(resolve_method(config), volume), ImageInput(volume), None, folder, runner)
     began = time.perf_counter()
     fragments = Fragments(folder.work, job.grid)
     labelled = labelling.label(job, fragments, Selection.all(job.grid), 0.5)
