@@ -32,7 +32,7 @@ from cellseg3d_dist.networks.weights import Model, save_model
 from cellseg3d_dist.representations.foreground import Foreground, ForegroundParameters
 from cellseg3d_dist.training.augmentation import Augmentation
 from cellseg3d_dist.training.objective import Batch, Forward, Panel
-from cellseg3d_dist.training.softncuts import FORMS, ISOTROPIC, Spacing
+from cellseg3d_dist.training.softncuts import FORMS, ISOTROPIC, Spacing, smoothed
 from cellseg3d_dist.training.validation import (
     ValidationVolume,
     predicted,
@@ -67,6 +67,9 @@ class WNetLoss(BaseModel):
         Mean squared error on 0..100, or binary cross-entropy of the sigmoid on 0..1.
     sigma_i, sigma_x, radius : float
         Of the cut; intensities on 0..100, distances in voxels of the finest axis.
+    smoothing : float
+        Standard deviation, in voxels, of a Gaussian over the image whose intensities the cut
+        compares: noise of a camera makes neighbours differ more than cell and background do.
     physical : bool
         Distances in the cut follow the voxel size; else every axis counts voxels.
     """
@@ -80,6 +83,7 @@ class WNetLoss(BaseModel):
     sigma_i: float = _key(_A_POSITIVE, 100.0, gt=0)
     sigma_x: float = _key(_A_POSITIVE, 4.0, gt=0)
     radius: float = _key("a number above 0, at most 10", 2.0, gt=0, le=10)
+    smoothing: float = _key("a number of voxels from 0 to 10", 0.8, ge=0, le=10)
     physical: bool = _key("true or false", False)
 
     def parts(
@@ -99,8 +103,9 @@ class WNetLoss(BaseModel):
             Of neighbouring voxels in ``radius``' unit.
         """
         unit = image.clamp(0, 1)
+        compared = SCALE * smoothed(unit, self.smoothing)
         cut = FORMS[self.form](
-            classes, SCALE * unit, sigma_i=self.sigma_i, sigma_x=self.sigma_x,
+            classes, compared, sigma_i=self.sigma_i, sigma_x=self.sigma_x,
             radius=self.radius, spacing=spacing if self.physical else ISOTROPIC,
         )  # fmt: skip
         if self.reconstruction == "mse":
@@ -109,7 +114,8 @@ class WNetLoss(BaseModel):
             error = SCALE**2 * nnf.mse_loss(rebuilt, unit)
         else:
             error = nnf.binary_cross_entropy_with_logits(rebuilt, unit)
-        return self.w_ncut * cut + self.w_rec * error, {"ncut": cut, "reconstruction": error}
+        parts = {"ncut": cut.detach(), "reconstruction": error.detach()}
+        return self.w_ncut * cut + self.w_rec * error, parts
 
 
 def make_wnet_loss(given: Mapping[str, Any]) -> WNetLoss:

@@ -207,6 +207,15 @@ def centroid_ncuts(
     return probabilities.shape[1] - ratio.sum(1).mean()
 
 
+def smoothed(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian mean of an image (N, C, z, y, x) over the voxels that exist; 0 voxels is none."""
+    if sigma == 0:
+        return image
+    reach = math.ceil(3 * sigma)
+    weight = _blurred(torch.ones_like(image[:1, :1]), sigma, reach)
+    return _blurred(image, sigma, reach) / weight
+
+
 def _blurred(values: Tensor, sigma: float, reach: int) -> Tensor:
     """Correlation of every channel with a Gaussian of height 1, cut to a cube; zeros outside."""
     taps = [math.exp(-(d**2) / (2 * sigma**2)) for d in range(-reach, reach + 1)]
