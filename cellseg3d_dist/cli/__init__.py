@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from cellseg3d_dist import __version__
-from cellseg3d_dist.cli import images, models, runs
+from cellseg3d_dist.cli import images, models, runs, training, tuning
 from cellseg3d_dist.errors import CellSegError
 
 app = typer.Typer(
@@ -36,6 +36,8 @@ for _command in (
     images.info,
     images.convert,
     runs.report,
+    tuning.tune,
+    training.train,
     images.phantom,
     images.demo,
 ):
@@ -87,7 +89,7 @@ def run(arguments: list[str]) -> int:
         go_on = getattr(error, "go_on", "")
         text = f"stopped by {signal.Signals(number).name}."
         if go_on:
-            text += f" Finished blocks are kept; {go_on}"
+            text += f" {getattr(error, 'kept', 'Finished blocks are kept')}; {go_on}"
         return _fail(text, 128 + number)
     except BrokenPipeError:
         # whoever read the output has seen enough

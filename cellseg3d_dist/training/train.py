@@ -114,7 +114,7 @@ def resume(
     *,
     listener: Listener | None = None,
     device: str | None = None,
-    threads: int | None = None,
+    threads: int | str | None = None,
 ) -> TrainResult:
     """Go on with a training from its last checkpoint; a finished one trains nothing.
 
