@@ -25,14 +25,15 @@ COARSE = (1.6, 1.6, 1.6)
 
 SUPERVISED: dict[str, Any] = {
     "architecture": "residual_unet",
-    "architecture_options": {"widths": [8, 24, 48, 64], "anisotropic_levels": 1},
-    "patch": (32, 64, 64),
-    "halo": (6, 12, 12),
+    "architecture_options": {"widths": [8, 32, 64]},
+    "train_voxel_size": (1.75, 1.6, 1.6),
+    "patch": (32, 48, 48),
+    "halo": (8, 8, 8),
     "batch": 2,
-    "steps": 1400,
+    "steps": 1600,
     "steps_per_epoch": 50,
-    "validate_every": 7,
-    "learning_rate": 2e-3,
+    "validation_fraction": 0,
+    "learning_rate": 3e-3,
     "voxel_size": EMBRYO,
     "data_licence": "CC BY 3.0 (BBBC050)",
 }
@@ -53,37 +54,39 @@ WNET: dict[str, Any] = {
     "objective_options": {"sigma_i": 100.0, "w_rec": 0.01},
     "data_licence": "CC BY 3.0 (BBBC050), MIT (CellSeg3D)",
 }
-SHORT = {"steps": 700}
+SHORT = {"steps": 600}
+BCD = {"representation": "bcd", "representation_options": {"balanced": False}}
+STAR = {
+    "representation": "star",
+    "representation_options": {"voxel_size": [1.75, 1.6, 1.6], "max_distance": 10.0},
+}
 RECIPES: dict[str, dict[str, Any]] = {
     "wnet": WNET,
-    "bcd": SUPERVISED | {"representation": "bcd"},
+    "bcd": SUPERVISED | BCD,
     "foreground": SUPERVISED | SHORT | {"representation": "foreground"},
     "boundary": SUPERVISED | SHORT | {"representation": "boundary"},
-    "bcd-short": SUPERVISED | SHORT | {"representation": "bcd"},
-    "star": SUPERVISED | SHORT | {"representation": "star"},
+    "bcd-short": SUPERVISED | SHORT | BCD,
+    "star": SUPERVISED | SHORT | STAR,
     "flow": SUPERVISED | SHORT | {"representation": "flow"},
     "unet": SUPERVISED
     | SHORT
-    | {"architecture": "unet", "architecture_options": {"widths": [8, 16, 32]}},
+    | BCD
+    | {"architecture": "unet", "architecture_options": {"widths": [8, 32, 64]}},
     "segresnet": SUPERVISED
     | SHORT
+    | BCD
     | {"architecture": "segresnet", "architecture_options": {"init_filters": 8}},
     "wnet-supervised": SUPERVISED
     | SHORT
-    | {"architecture": "wnet3d", "architecture_options": {"widths": [8, 16, 32, 64]}},
+    | BCD
+    | {"architecture": "wnet3d", "architecture_options": {"widths": [8, 32, 64, 64]}},
 }
 
 
 def labelled(data: Path) -> dict[str, Any]:
-    """Embryos 01-07 to train on; of embryo 08, two to watch."""
+    """Embryos 01-08 with their labels."""
     folder = data / "mouse_embryo_bbbc050"
-    watched = ("Emb08_t351.tif", "Emb08_t501.tif")
-    return {
-        "images": str(folder / "images" / "Emb0[1-7]_t*.tif"),
-        "labels": str(folder / "labels" / "Emb0[1-7]_t*.tif"),
-        "validation_images": ",".join(str(folder / "images" / name) for name in watched),
-        "validation_labels": ",".join(str(folder / "labels" / name) for name in watched),
-    }
+    return {key: str(folder / key / "Emb0[1-8]_t*.tif") for key in ("images", "labels")}
 
 
 def unlabelled(data: Path, stored: Path) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("finished")
     image_store(root / "image.zarr", cells_image((10, 12, 14)))
-    segment(root / "image.zarr", root / "run", executor="serial", spot_sigma=1, outline_sigma=1)
+    options = {"model": "intensity", "spot_sigma": 1, "outline_sigma": 1}
+    segment(root / "image.zarr", root / "run", executor="serial", **options)
     return root
 
 

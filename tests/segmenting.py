@@ -84,13 +84,13 @@ class Answer:
 
 def run(image, out, **options):
     """A run in this process unless told otherwise."""
-    segment(image, out, **{"executor": "serial", "voxel_size": (1, 1, 1)} | options)
+    segment(image, out, **{"executor": "serial", "voxel_size": (1, 1, 1), "model": "intensity"} | options)
     return Answer.of(out)
 
 
 def in_one_piece(image, within=None, **options):
     """Labels of a whole array in memory by plain numpy, for the options of ``segment``."""
-    config = make_config({"image": "", "voxel_size": (1, 1, 1)} | options)
+    config = make_config({"image": "", "voxel_size": (1, 1, 1), "model": "intensity"} | options)
     sigmas = [s.voxels(config.voxel_size) for s in (config.spot_sigma, config.outline_sigma)]
     smoothed = gaussian(image, sigmas[1])
     threshold = config.threshold

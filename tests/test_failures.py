@@ -19,7 +19,12 @@ from cellseg3d_dist.segmentation import resume, segment
 SHAPE = (262, 14, 15)  # so long that there are two levels above the first
 BLOCK_SHAPE = (48, 8, 9)
 GRID = BlockGrid(SHAPE, BLOCK_SHAPE)
-COMMON = {"executor": "serial", "voxel_size": (1, 1, 1), "block_shape": BLOCK_SHAPE}
+COMMON = {
+    "model": "intensity",
+    "executor": "serial",
+    "voxel_size": (1, 1, 1),
+    "block_shape": BLOCK_SHAPE,
+}
 #: Halos so small and cells so large that the exchange takes several rounds.
 VORONOI = COMMON | {
     "spot_sigma": "2", "outline_sigma": "0.4", "threshold": 20, "flood_halo": 1,

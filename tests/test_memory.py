@@ -59,7 +59,7 @@ def finished(folder, block, dtype, options, full=False):
         patch.setattr(segmentation, "write_run_report", lambda *args, **kwargs: None)
         segment(
             source, folder / "out", executor="serial", keep_work=True, block_shape=(block,) * 3,
-            memory_limit="64GB", **options,
+            memory_limit="64GB", model="intensity", **options,
         )  # fmt: skip
     grid = BlockGrid((side,) * 3, (block,) * 3)
     grids = {
