@@ -34,6 +34,7 @@ ORDER = (
     "phantoms",
     "conversion",
     "segmentation",
+    "tuning",
     "demo",
     "cli",
     "__main__",

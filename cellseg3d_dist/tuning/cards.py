@@ -7,7 +7,8 @@ from typing import Any
 
 from cellseg3d_dist.config import Length, make_config
 from cellseg3d_dist.errors import ConfigError
-from cellseg3d_dist.networks.cards import BUNDLED, Card, make_card, read_card, resolve
+from cellseg3d_dist.networks import cards
+from cellseg3d_dist.networks.cards import Card, make_card, read_card, resolve
 from cellseg3d_dist.representations import representation
 from cellseg3d_dist.tuning.result import TuneResult, write_whole
 
@@ -30,7 +31,7 @@ def own_card(model: str) -> Path:
             f"two files and give the copy as --model."
         )
     path = resolve(model).card
-    if path.parent.resolve() == BUNDLED.resolve():
+    if path.parent.resolve() == cards.BUNDLED.resolve():
         raise ConfigError(
             f"--write-card: model {model} came with the package. Use the config file instead, or "
             f"copy {path.with_suffix('.safetensors').name} and {path.name} and give the copy."

@@ -146,7 +146,8 @@ class Decoded:
         represents = self.method.representation
         assert represents is not None
         # no decoder uses it but to drop labels at its end, as the engine's merge does
-        parameters = decoding_parameters(represents, {**settings, "min_voxels": 1})
+        given = vars(self.method.parameters) | dict(settings) | {"min_voxels": 1}
+        parameters = decoding_parameters(represents, given)
         return represents.decode(self.channels, self.voxel_size, parameters)
 
     def fewest(self, settings: Settings) -> int:

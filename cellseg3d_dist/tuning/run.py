@@ -14,6 +14,7 @@ from cellseg3d_dist.engine.method import Method, resolve_method
 from cellseg3d_dist.engine.progress import NoProgress, Progress
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.metrics.scores import CRITERIA, Criterion
+from cellseg3d_dist.networks.cards import bundled
 from cellseg3d_dist.tuning.grids import FRACTIONS, decoder_axes, threshold_axes
 from cellseg3d_dist.tuning.labelling import Judged, Thresholded, labellers
 from cellseg3d_dist.tuning.result import Trial, TuneResult, best_threshold
@@ -215,7 +216,7 @@ def dice_curve(
 def _as_config(method: Method, best: dict[str, Any]) -> dict[str, Any]:
     """The best settings as keys of a config file, with what else decides."""
     config: SegmentConfig = method.config
-    found: dict[str, Any] = {"model": config.model, "instances": config.instances}
+    found: dict[str, Any] = {"model": _model(method), "instances": config.instances}
     if config.instances == "components":
         found["connectivity"] = config.connectivity
     if config.flips:
@@ -224,6 +225,14 @@ def _as_config(method: Method, best: dict[str, Any]) -> dict[str, Any]:
         fixed = {k: v for k, v in asdict(method.parameters).items() if isinstance(v, int | float)}
         return found | {"decoder": fixed | best}
     return found | {key: value for key, value in best.items() if value is not None}
+
+
+def _model(method: Method) -> str:
+    """A name that means the same in any working folder."""
+    model = method.config.model
+    if method.network is None or model in bundled() or model.startswith("hub:"):
+        return model
+    return method.network.weights
 
 
 def _n_cells(sample: Sample) -> int:
