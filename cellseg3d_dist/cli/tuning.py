@@ -89,11 +89,11 @@ def tune(
     config, picture = new_files(out, overwrite)
     if write_card:
         own_card(model or "intensity")
-    more: dict[str, Any] = {} if sweeps is None else {"sweeps": count(sweeps, "--sweeps")}
+    how: dict[str, Any] = {"score": score, "criterion": criterion}
+    if sweeps is not None:
+        how["sweeps"] = count(sweeps, "--sweeps")
     with progress_bar() as progress:
-        result = run(
-            images, labels, score=score, criterion=criterion, progress=progress, **more, **options
-        )
+        result = run(images, labels, progress=progress, **how, **options)
     result.write(config, picture)
     for line in result.lines():
         typer.echo(line)

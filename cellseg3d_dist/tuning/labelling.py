@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from cellseg3d_dist.engine.method import Method
 from cellseg3d_dist.engine.pipeline import STORED_ONE
 from cellseg3d_dist.engine.progress import Progress
 from cellseg3d_dist.errors import ConfigError
-from cellseg3d_dist.grid import BlockGrid, Triple
+from cellseg3d_dist.grid import BlockGrid, Region, Triple
 from cellseg3d_dist.instances.components import components
 from cellseg3d_dist.instances.filters import NO_CROP, Crop, Sigma, gaussian
 from cellseg3d_dist.instances.threshold import count_bins, otsu
@@ -223,7 +223,10 @@ def _predicted(method: Method, sample: Sample) -> npt.NDArray[np.uint8]:
     image, forward = sample.read(), network.forward()
     tiling = Tiling.of(network.model(), sample.image.shape, sample.voxel_size)
     channels = np.zeros((len(represents.channels), *image.shape), np.uint8)
-    read: Callable[..., npt.NDArray[Any]] = lambda region: image[region.slices]  # noqa: E731
+
+    def read(region: Region) -> npt.NDArray[Any]:
+        return image[region.slices]
+
     for block in BlockGrid(sample.image.shape, _PREDICTED_AT_A_TIME).blocks():
         region = block.write_region
         channels[(slice(None), *region.slices)] = tiling.predict(read, region, constants, forward)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.config import SegmentConfig, make_config
+from cellseg3d_dist.engine.checks import check_options
 from cellseg3d_dist.engine.method import Method, resolve_method
 from cellseg3d_dist.engine.progress import NoProgress, Progress
 from cellseg3d_dist.errors import ConfigError
@@ -83,6 +84,8 @@ def tune(
     given = {key: value for key, value in options.items() if value is not None}
     method = resolve_method(make_config({"image": "<memory>"} | given).located())
     samples = open_samples(method.config, images, labels)
+    for sample in samples:
+        check_options(method.config, sample.image)
     found = labellers(method, samples, progress)
     judged = [Judged(one, s.labels) for one, s in zip(found, samples, strict=True)]
     curve: tuple[tuple[float, float], ...] = ()

@@ -76,6 +76,11 @@ def open_samples(config: SegmentConfig, images: Any, labels: Any) -> list[Sample
         at = location_of(image)
         whole = config.model_copy(update={"image": at or "<memory>", "region": None})
         volume = open_inputs(whole, image if at is None else None).volume
+        if volume.is_label:
+            raise ConfigError(
+                f"image {volume.location} is a label image by its metadata. Give the image first, "
+                f"then its labels."
+            )
         truth = _labels(partner, volume, config)
         box = config.region_box
         opened.append((volume, truth) if box is None else (volume.crop(box), truth.crop(box)))
