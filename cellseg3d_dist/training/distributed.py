@@ -67,7 +67,11 @@ class Processes:
 
     def mean(self, values: list[float]) -> list[float]:
         """Mean of each value over the processes."""
-        return [total / self.world for total in self._reduced(values, dist.ReduceOp.SUM)]
+        return [total / self.world for total in self.sum(values)]
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sum of each value over the processes."""
+        return self._reduced(values, dist.ReduceOp.SUM)
 
     def any(self, value: int) -> int:
         """The largest value that a process has."""

@@ -108,8 +108,6 @@ class Trainer:
             self._epochs(batches, stop, table, board)
             if self.processes.leads:
                 self._save("last", self._done.scores or {})
-                if self._done.best is None:
-                    self._save("best", {})
         return self._done
 
     def _epochs(
@@ -155,7 +153,7 @@ class Trainer:
         validated = epoch % config.validate_every == 0 or done.step == config.steps
         scores: dict[str, float] = {}
         if validated:
-            scores = self._validate(row["loss"])
+            scores = self._validate()
             if self.processes.leads and config.pictures:
                 self._draw(epoch, board)
         row |= {key: value for key, value in scores.items() if key != "score"}
@@ -168,23 +166,19 @@ class Trainer:
             board.add(done.step, row)
         self.listener.say(_line(row, config.steps, validated))
 
-    def _validate(self, loss: float) -> dict[str, float]:
+    def _validate(self) -> dict[str, float]:
         """Score the network; the processes agree on what the first one found."""
         done = self._done
         scores: dict[str, float] = {}
         if self.processes.leads:
-            # a validation must not change what the next step draws, nor depend on the last
             scores = self.objective.validate(self._stepper.evaluated)
-        score = -loss
-        if self.processes.world > 1:
-            (flag,) = self.processes.mean([float(bool(scores))])
-            (total,) = self.processes.mean([scores.get("score", 0.0)])
-            score = total * self.processes.world if flag else -loss
-        elif scores:
-            score = scores["score"]
+        known = self.processes.any(bool(scores))
+        (score,) = self.processes.sum([scores.get("score", 0.0)])
         done.scores = scores
-        if math.isfinite(score) and (done.best is None or score > done.best):
-            done.best, done.best_step, done.stale, done.best_scores = score, done.step, 0, scores
+        # without scores the last weights are the best
+        if not known or done.best is None or score > done.best:
+            done.best, done.best_step, done.stale = (score if known else None), done.step, 0
+            done.best_scores = scores
             if self.processes.leads:
                 self._save("best", scores)
         else:

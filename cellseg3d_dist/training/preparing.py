@@ -59,6 +59,10 @@ def prepared(config: TrainConfig, out: Path) -> tuple[TrainConfig, Supervised | 
     data = _data(config)
     decided: dict[str, Any] = {"train_voxel_size": data.voxel_size}
     if not data.validation:
+        if config.early_stopping is not None:
+            raise ConfigError(
+                "early_stopping needs volumes to score on. Give validation images, or leave it out."
+            )
         # so that a resumed training does not split again
         decided["validation_fraction"] = 0.0
     config = config.model_copy(update=decided)

@@ -114,7 +114,7 @@ class Supervised:
             Panel("labels_true", known, labels=True),
             Panel("labels_pred", labels, labels=True),
             *(Panel(f"target {n}", part) for n, part in enumerate(targets)),
-            *(Panel(f"output {name}", part) for name, part in named),
+            *(Panel(f"output {name}", part / np.float32(255)) for name, part in named),
         ]
 
     def save(
