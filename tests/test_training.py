@@ -140,7 +140,7 @@ def start(config, out, folder):
 
 
 def test_killed_at_any_moment(data, tmp_path):
-    config = config_of(data, steps=40, steps_per_epoch=1, validate_every=10)
+    config = config_of(data, steps=40, steps_per_epoch=1, validate_every=10, name="one")
     whole = train(config, tmp_path / "whole")
     out = tmp_path / "out"
     process = start(config, out, tmp_path)
@@ -277,7 +277,7 @@ def test_early_stopping_keeps_the_best(tmp_path):
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_optimizers_and_averaged_weights(tmp_path, optimizer):
     objective = OneWeight()
-    objective.network = torch.nn.Sequential(torch.nn.Conv3d(1, 1, 1), torch.nn.BatchNorm3d(1))
+    objective.network = torch.nn.Sequential(torch.nn.BatchNorm3d(1), torch.nn.Conv3d(1, 1, 1))
     made = make_train_config(
         {**QUICK, "images": ["-"], "labels": ["-"], "optimizer": optimizer, "ema": 0.5}
     )
@@ -285,12 +285,12 @@ def test_optimizers_and_averaged_weights(tmp_path, optimizer):
     mean = None
     for step in range(5):
         stepper.step(step, objective.batch(step))
-        now = objective.network[0].weight.detach().clone()
+        now = objective.network[1].weight.detach().clone()
         decay = min(0.5, (1 + step) / (10 + step))
         mean = now if mean is None else decay * mean + (1 - decay) * now
-    assert torch.allclose(stepper.evaluated[0].weight, mean)
-    assert int(stepper.evaluated[1].num_batches_tracked) == 5
-    assert not torch.equal(stepper.evaluated[0].weight, now)
+    assert torch.allclose(stepper.evaluated[1].weight, mean)
+    assert int(stepper.evaluated[0].num_batches_tracked) == 5
+    assert not torch.equal(stepper.evaluated[1].weight, now)
 
 
 def test_learning_rates():
@@ -407,10 +407,10 @@ def test_partly_annotated_volumes(tmp_path):
     data = write_pairs(tmp_path / "data")
     for path in (tmp_path / "data" / "labels").glob("*.tif"):
         labels = tifffile.imread(path)
-        labels[:, 14:] = 65535
+        labels[:, 11:] = 65535
         tifffile.imwrite(path, labels)
     result = train(config_of(data, ignore=65535, steps=2), tmp_path / "out")
-    assert result.scores["cells_true"] <= 3
+    assert result.scores["cells_true"] == 2
 
 
 def test_without_labels(data, tmp_path):

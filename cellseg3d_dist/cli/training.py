@@ -126,7 +126,7 @@ def train(
     options = {
         key: value
         for key, value in ctx.params.items()
-        if key in TrainConfig.model_fields and value is not None
+        if key in TrainConfig.model_fields and value not in (None, [], ())
     }
     if resume:
         _done(go_on(out, listener=Terminal(), **_for_resume(options, config, overwrite)))
@@ -156,6 +156,10 @@ def _for_resume(options: dict[str, Any], config: Path | None, overwrite: bool) -
 
 
 def _done(result: TrainResult) -> None:
+    from cellseg3d_dist.training.distributed import Processes
+
+    if not Processes.of_environment().leads:
+        return
     shown = [f"{key} {value:.3f}" for key, value in result.scores.items() if key != "score"]
     typer.echo(f"{result.steps} steps; best: {', '.join(shown) or 'not scored'}")
     typer.echo(f"best {result.best}\nlast {result.last}")

@@ -168,7 +168,8 @@ class Table:
         if keep_steps and path.exists():
             with path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdecimal()]
-            self._rows = [row for row in rows if int(row["step"]) <= keep_steps]
+            kept = [row for row in rows if int(row["step"]) <= keep_steps]
+            self._rows = [{key: value for key, value in row.items() if value} for row in kept]
         self._write()
 
     def add(self, row: Mapping[str, float]) -> None:

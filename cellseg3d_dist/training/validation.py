@@ -97,5 +97,5 @@ def table_of(
     within = np.bincount(labels_pred[unknown].ravel(), minlength=len(sizes))
     left_out = 2 * within > sizes
     left_out[0] = False
-    kept = ~unknown & ~left_out[labels_pred]
-    return contingency(labels_true[kept], labels_pred[kept])
+    known = np.where(left_out[labels_pred], 0, labels_pred)[~unknown]
+    return contingency(labels_true[~unknown], known)
