@@ -133,8 +133,34 @@ def voronoi_otsu_block(
     mask = foreground(image, read_region, flood_region, spec, kernels)
     if within is not None:
         mask &= (within != 0).view(np.uint8)
+    return flood_from_spots(
+        image, mask, read_region, flood_region, write_region, shape, spec.spot_sigma, kernels
+    )
+
+
+def flood_from_spots(
+    image: npt.NDArray[Any],
+    mask: npt.NDArray[np.uint8],
+    read_region: Region,
+    flood_region: Region,
+    write_region: Region,
+    shape: Triple,
+    sigma: Sigma,
+    kernels: Kernels = NUMBA,
+) -> FloodedBlock:
+    """Flood a mask from the local maxima of a smoothed image.
+
+    Parameters
+    ----------
+    image : ndarray, (z, y, x)
+        On ``read_region``, which is ``flood_region`` grown by the filter's radius and one
+        voxel, and cut at the volume's faces.
+    mask : ndarray, uint8, shape of ``flood_region``
+    sigma : (float, float, float)
+        In voxels.
+    """
     spot_region = flood_region.expand((1, 1, 1), shape)
-    smoothed = kernels.gaussian(image, spec.spot_sigma, crop_to(read_region, spot_region))
+    smoothed = kernels.gaussian(image, sigma, crop_to(read_region, spot_region))
     seeds = kernels.spots(smoothed, mask, flood_region.within(spot_region).start)
     del smoothed
     names = names_of_seeds(seeds, flood_region, shape)
@@ -269,6 +295,7 @@ __all__ = [
     "VoronoiSpec",
     "compact",
     "flood_block",
+    "flood_from_spots",
     "foreground",
     "voronoi_otsu",
     "voronoi_otsu_block",

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.errors import ConfigError
+from cellseg3d_dist.instances.filters import Sigma
 from cellseg3d_dist.representations.checks import check_fractions, check_voxels, check_weights
 from cellseg3d_dist.representations.losses import (
     annotated,
@@ -28,6 +29,7 @@ from cellseg3d_dist.representations.seeded import (
     above,
     below,
     decode_seeded,
+    decode_spots,
 )
 from cellseg3d_dist.representations.touching import (
     EDGES,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 #: Distances are divided by these, in voxels of the finest axis, under ``distance="paper"``.
 DEPTH, REACH = 8.0, 50.0
+#: Stored channel whose maxima may seed cells: D.
+SPOTS = 2
 #: Voxels of halo: half a large nucleus, and where tanh(distance / 8) is nearly 1.
 HALOS = {"instance": 12, "paper": 16}
 
@@ -54,6 +58,9 @@ class BcdParameters:
     ----------
     seed_foreground, seed_contour, seed_distance : float
         Seeds are where B and D are above and C is below these.
+    spot_sigma : float
+        If above 0, seeds are instead the local maxima of D smoothed with a Gaussian of this
+        sigma in micrometres, as in Voronoi-Otsu labelling.
     foreground, foreground_distance : float
         Cells grow where B and D are above these. Distances are fractions of D's 0..1, the
         inside of cells.
@@ -73,8 +80,10 @@ class BcdParameters:
     foreground_distance: float = 0.0
     min_seed_voxels: int = 4
     min_voxels: int = 16
+    spot_sigma: float = 0.0
 
     def __post_init__(self) -> None:
+        check_weights("bcd", spot_sigma=self.spot_sigma)
         check_fractions(
             "bcd",
             seed_foreground=self.seed_foreground,
@@ -112,6 +121,7 @@ class Bcd:
     name: ClassVar[str] = "bcd"
     channels: ClassVar[tuple[str, ...]] = ("foreground", "contour", "distance")
     n_outputs: ClassVar[int] = 3
+    spot_channel: ClassVar[int] = SPOTS
     parameters: ClassVar[BcdParameters] = BcdParameters()
 
     distance: str = "instance"
@@ -178,11 +188,19 @@ class Bcd:
         seeds &= above(depth, (parameters.seed_distance + 1) / 2)
         return seeds, foreground
 
+    def spot_sigma(self, parameters: BcdParameters, voxel_size: Size) -> Sigma:
+        """Smoothing of D in voxels before its maxima are taken; zeros: seeds by thresholds."""
+        z, y, x = (parameters.spot_sigma / size for size in voxel_size)
+        return (z, y, x)
+
     def decode(
         self, prediction: npt.NDArray[np.uint8], voxel_size: Size, parameters: BcdParameters
     ) -> npt.NDArray[np.uint32]:
         """Labels 1..n of stored channels (3, z, y, x) of a whole volume."""
         seeds, foreground = self.masks(prediction, parameters)
+        if parameters.spot_sigma:
+            sigma = self.spot_sigma(parameters, voxel_size)
+            return decode_spots(prediction[SPOTS], foreground, sigma, parameters.min_voxels)
         return decode_seeded(seeds, foreground, parameters.min_seed_voxels, parameters.min_voxels)
 
 

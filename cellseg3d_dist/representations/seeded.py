@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from cellseg3d_dist.grid import Region
 from cellseg3d_dist.instances.components import components
+from cellseg3d_dist.instances.filters import Sigma
 from cellseg3d_dist.instances.flood import NO_RING, flood
 from cellseg3d_dist.instances.sizes import sizes_of
 from cellseg3d_dist.instances.spots import names_of_seeds
+from cellseg3d_dist.instances.voronoi import flood_from_spots
 
 Masks = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
 
@@ -77,7 +79,45 @@ def decode_seeded(
     at, labels = at[labels > 0], labels[labels > 0]
     mask = np.ascontiguousarray(foreground).view(np.uint8)
     grown, _ = flood(mask, at, NO_RING, labels=labels)
-    large = sizes_of(grown, order.size) >= min_voxels
-    final = np.zeros(order.size + 1, np.uint32)
+    return _large(grown, order.size, min_voxels)
+
+
+def decode_spots(
+    depth: npt.NDArray[Any],
+    foreground: npt.NDArray[np.bool_],
+    sigma: Sigma,
+    min_voxels: int = 1,
+) -> npt.NDArray[np.uint32]:
+    """Grow the local maxima of a smoothed channel inside a foreground.
+
+    Parameters
+    ----------
+    depth : ndarray, (z, y, x)
+        Highest in the middle of cells.
+    foreground : ndarray, bool, (z, y, x)
+    sigma : (float, float, float)
+        Smoothing in voxels.
+    min_voxels : int
+        Labels with fewer are dropped.
+
+    Returns
+    -------
+    ndarray, uint32, (z, y, x)
+        1..n in the order of names, see :func:`.voronoi.flood_from_spots`.
+    """
+    z, y, x = foreground.shape
+    shape = (z, y, x)
+    if not foreground.any():
+        return np.zeros(shape, np.uint32)
+    whole = Region.whole(shape)
+    mask = np.ascontiguousarray(foreground).view(np.uint8)
+    found = flood_from_spots(depth, mask, whole, whole, whole, shape, sigma)
+    return _large(found.labels, found.names.size, min_voxels)
+
+
+def _large(labels: npt.NDArray[Any], n: int, min_voxels: int) -> npt.NDArray[np.uint32]:
+    """Labels with at least so many voxels, renumbered in their order."""
+    large = sizes_of(labels, n) >= min_voxels
+    final = np.zeros(n + 1, np.uint32)
     final[1:] = np.where(large, np.cumsum(large), 0)
-    return final[grown]
+    return final[labels]
