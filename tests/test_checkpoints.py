@@ -130,35 +130,41 @@ def test_an_encoder_alone_is_enough(tmp_path):
     assert load_model(tmp_path / "a").representation.foreground_channel == 0
 
 
-def monai(name):
-    """A network with the options of CellSeg3D, by MONAI alone; its name here."""
-    from monai.networks import nets
+def test_a_segresnet_is_recognised(tmp_path):
+    from monai.networks.nets import SegResNetVAE
 
-    if name == "segresnet":
-        return nets.SegResNetVAE((16, 16, 16), out_channels=1, dropout_prob=0.3)
-    if name == "vnet":
-        return nets.VNet(in_channels=1, out_channels=1, bias=True)
-    pytest.importorskip("einops")
-    return nets.SwinUNETR(1, 1, feature_size=12, use_v2=True)
-
-
-@pytest.mark.parametrize("name", ["segresnet", "vnet"])
-def test_supervised_networks_are_recognised(tmp_path, name):
-    network = monai(name).eval()
+    network = SegResNetVAE((16, 16, 16), out_channels=1, dropout_prob=0.3).eval()
     source = saved(tmp_path / "a.pth", network.state_dict())
-    card = convert_checkpoint(source, tmp_path / name)
-    assert (card.architecture, card.representation_options) == (name, {"classes": 1})
-    assert not any(key.startswith("vae") for key in load_file(tmp_path / f"{name}.safetensors"))
+    card = convert_checkpoint(source, tmp_path / "a")
+    assert (card.architecture, card.representation_options) == ("segresnet", {"classes": 1})
+    assert not any(key.startswith("vae") for key in load_file(tmp_path / "a.safetensors"))
     image = torch.rand(1, 1, 16, 16, 16)
     with torch.inference_mode():
-        expected = network(image.transpose(2, 4))
-        expected = (expected[0] if name == "segresnet" else expected).transpose(2, 4)
-        result = load_model(tmp_path / name).network(image)
+        expected = network(image.transpose(2, 4))[0].transpose(2, 4)
+        result = load_model(tmp_path / "a").network(image)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_vnet_is_recognised(bias):
+    from monai.networks.nets import VNet
+
+    # its 45 million numbers are not needed
+    with torch.device("meta"):
+        state = VNet(in_channels=1, out_channels=2, bias=bias).state_dict()
+        layout = detect(state, "a")
+        known = build(layout.architecture, 1, layout.outputs, **layout.options).state_dict()
+    assert (layout.architecture, layout.options) == ("vnet", {"bias": bias})
+    assert {name: t.shape for name, t in layout.state.items()} == {
+        name: t.shape for name, t in known.items()
+    }
+
+
 def test_a_swinunetr_is_recognised(tmp_path):
-    network = monai("swinunetr")
+    pytest.importorskip("einops")
+    from monai.networks.nets import SwinUNETR
+
+    network = SwinUNETR(1, 1, feature_size=12, use_v2=True)
     source = saved(tmp_path / "a.pth", network.state_dict())
     card = convert_checkpoint(source, tmp_path / "a", architecture="swinunetr")
     assert card.architecture_options["feature_size"] == 12

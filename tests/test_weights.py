@@ -79,7 +79,7 @@ def test_a_network_comes_back(tmp_path, architecture):
     assert model.digest == hashlib.sha256(content).hexdigest()
     assert model.representation == representation("boundary")
     assert not any(module.training for module in model.network.modules())
-    image = torch.rand(1, 1, 16, 24, 16)
+    image = torch.rand(1, 1, 16, 32, 16)
     with torch.inference_mode():
         expected = for_inference(network).eval()(image)
         assert torch.equal(model.network(image), expected)
