@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cellseg3d_dist.arrays import label, measure
+    from cellseg3d_dist.arrays import label, measure, predict
     from cellseg3d_dist.phantoms import phantom
     from cellseg3d_dist.segmentation import plan, resume, segment
     from cellseg3d_dist.volumes import open_volume
@@ -24,11 +24,12 @@ _WHERE = {
     "open_volume": "cellseg3d_dist.volumes",
     "phantom": "cellseg3d_dist.phantoms",
     "plan": "cellseg3d_dist.segmentation",
+    "predict": "cellseg3d_dist.arrays",
     "resume": "cellseg3d_dist.segmentation",
     "segment": "cellseg3d_dist.segmentation",
 }
 
-__all__ = ["label", "measure", "open_volume", "phantom", "plan", "resume", "segment"]
+__all__ = ["label", "measure", "open_volume", "phantom", "plan", "predict", "resume", "segment"]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

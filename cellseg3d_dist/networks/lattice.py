@@ -102,6 +102,22 @@ class Lattice:
         )
         return (z, y, x)
 
+    def cut(
+        self, image: npt.NDArray[np.float32], held: Region, start: Triple
+    ) -> npt.NDArray[np.float32]:
+        """The patch that starts there, from voxels of ``held``: a view, or mirrored at a face."""
+        stops = [s + p for s, p in zip(start, self.patch, strict=True)]
+        if min(start) >= 0 and all(b <= n for b, n in zip(stops, self.shape, strict=True)):
+            z, y, x = (
+                slice(a - h, b - h) for a, b, h in zip(start, stops, held.start, strict=True)
+            )
+            view: npt.NDArray[np.float32] = image[z, y, x]
+            return view
+        mirrors = zip(start, stops, self.shape, held.start, strict=True)
+        index = np.ix_(*(mirrored((a, b), n) - h for a, b, n, h in mirrors))
+        patch: npt.NDArray[np.float32] = image[index]
+        return patch
+
 
 def _touching(start: int, stop: int, n: int, core: int, reach: int) -> range:
     first = max(0, (start - reach) // core)
@@ -123,11 +139,12 @@ def mirrored(extent: Extent, n: int) -> npt.NDArray[np.intp]:
     if n == 1:
         return np.zeros(index.size, np.intp)
     folded = np.abs(index) % (2 * n - 2)
-    return np.minimum(folded, 2 * n - 2 - folded).astype(np.intp)
+    nearest: npt.NDArray[np.intp] = np.minimum(folded, 2 * n - 2 - folded).astype(np.intp)
+    return nearest
 
 
 def weights(patch: Triple, sigma_scale: float = 0.125) -> npt.NDArray[np.float32]:
-    """Gaussian weights of a patch for blending, of its shape, largest 1, at least 1e-3.
+    """Gaussian weights of a patch for blending, of its shape, 1 at the centre, at least 1e-3.
 
     ``sigma_scale`` is the standard deviation in units of the patch's side.
     """
@@ -137,4 +154,5 @@ def weights(patch: Triple, sigma_scale: float = 0.125) -> npt.NDArray[np.float32
         axes.append(np.exp(-0.5 * (x / (sigma_scale * n)) ** 2))
     z, y, x = axes
     product = z[:, None, None] * y[:, None] * x
-    return np.maximum(product, 1e-3).astype(np.float32)
+    bounded: npt.NDArray[np.float32] = np.maximum(product, 1e-3).astype(np.float32)
+    return bounded

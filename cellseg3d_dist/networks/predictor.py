@@ -9,7 +9,8 @@ volume, and they are summed in the order of the lattice.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,8 @@ import torch
 from cellseg3d_dist.errors import BadInputError, ConfigError, EnvironmentFailedError
 from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.networks.lattice import Lattice, mirrored, weights
-from cellseg3d_dist.networks.normalisation import normalise
+from cellseg3d_dist.networks.normalisation import normalise, percentiles
+from cellseg3d_dist.networks.registry import ARCHITECTURES
 from cellseg3d_dist.networks.resampling import Resampling, Size
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ _FLIPS = ((), (2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4))
 class Forward:
     """A network on a device, batch after batch of one shape.
 
+    A patch of nothing but zeros is computed once and remembered, so that empty parts of a
+    volume cost nothing.
+
     Attributes
     ----------
     batch : int
@@ -58,6 +63,7 @@ class Forward:
     flips: bool = False
     autocast: bool = False
     halved: int = field(default=0, init=False)
+    _of_zeros: tuple[tuple[int, ...], Image] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be flipped."""
@@ -68,49 +74,90 @@ class Forward:
             )
 
     @classmethod
+    def of(cls, model: Model, device: str, batch: int = 1, flips: bool = False) -> Forward:
+        """A model on the device that it was loaded to, in the layout that is fastest there.
+
+        Half precision is used on CUDA.
+        """
+        place, network = torch.device(device), model.network
+        if place.type == "cpu" and ARCHITECTURES[model.card.architecture].channels_last:
+            # of its own: whoever trains the network keeps its layout
+            network = copy.deepcopy(network)
+            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        autocast = place.type == "cuda"
+        return cls(network, model.representation, place, batch, flips, autocast)
+
+    @classmethod
     def on(
         cls, device: str, model: Model, batch: int = 1, flips: bool = False, threads: int = 1
     ) -> Forward:
-        """A model on a device.
-
-        ``threads`` is set for the whole process, on the CPU; half precision is used on CUDA.
-        """
+        """As :meth:`of`; sets ``threads`` for the whole process, on the CPU."""
         if device == "cpu":
             torch.set_num_threads(threads)
-        place = torch.device(device)
-        cuda = place.type == "cuda"
-        return cls(model.network, model.representation, place, batch, flips, autocast=cuda)
+        return cls.of(model, device, batch, flips)
 
-    def __call__(self, patches: Sequence[Image]) -> Iterator[Image]:
-        """Stored channels (C, z, y, x) in [0, 1] of each patch (z, y, x).
+    def __call__(self, patches: Iterable[Image]) -> Iterator[Image]:
+        """Stored channels (C, z, y, x) in [0, 1] of each patch (z, y, x), in their order.
 
         Raises
         ------
         BadInputError
             If the network gives values that are not finite.
         EnvironmentFailedError
-            If the device fails, or has no memory for a single patch.
+            If the device has no memory for a single patch.
         """
+        # None stands for a patch of zeros; the first one that waits never is
+        waiting: list[Image | None] = []
+        n_full = 0
+        for patch in patches:
+            if patch.any():
+                waiting.append(patch)
+                n_full += 1
+            elif waiting:
+                waiting.append(None)
+            else:
+                yield self._zeros(patch.shape)
+            if n_full >= self.batch:
+                yield from self._results(waiting)
+                waiting, n_full = [], 0
+        yield from self._results(waiting)
+
+    def _results(self, waiting: Sequence[Image | None]) -> Iterator[Image]:
+        full = [patch for patch in waiting if patch is not None]
+        computed = self._computed(full)
+        for patch in waiting:
+            yield self._zeros(full[0].shape) if patch is None else next(computed)
+
+    def _zeros(self, shape: tuple[int, ...]) -> Image:
+        """The channels of a patch of zeros."""
+        if self._of_zeros is None or self._of_zeros[0] != (self.batch, *shape):
+            (result,) = self._computed([np.zeros(shape, np.float32)])
+            self._of_zeros = ((self.batch, *shape), result.copy())
+        return self._of_zeros[1]
+
+    def _computed(self, patches: Sequence[Image]) -> Iterator[Image]:
         done = 0
         while done < len(patches):
-            part = patches[done : done + self.batch]
+            # another thread may halve it in the meantime
+            batch = self.batch
+            part = patches[done : done + batch]
             try:
-                result = self._run(part)
+                result = self._run(part, batch)
             except torch.cuda.OutOfMemoryError as error:
-                if self.batch == 1:
+                if batch == 1:
                     raise EnvironmentFailedError(
                         f"the GPU has no memory for one patch of {part[0].shape} voxels. Use "
                         f"--device cpu or a network with smaller patches."
                     ) from error
-                self.batch //= 2
+                self.batch = min(self.batch, batch // 2)
                 self.halved += 1
                 torch.cuda.empty_cache()
                 continue
             yield from result[: len(part)]
             done += len(part)
 
-    def _run(self, part: Sequence[Image]) -> npt.NDArray[np.float32]:
-        filled = np.zeros((self.batch, 1, *part[0].shape), np.float32)
+    def _run(self, part: Sequence[Image], batch: int) -> npt.NDArray[np.float32]:
+        filled = np.zeros((batch, 1, *part[0].shape), np.float32)
         for i, patch in enumerate(part):
             filled[i, 0] = patch
         tensor = torch.from_numpy(filled).to(self.device)
@@ -224,22 +271,11 @@ class Tiling:
     def _patchwise(self, image: Image, held: Region, wanted: Region, forward: Forward) -> Image:
         """Predicted channels of ``wanted`` from the network's input on ``held``."""
         lattice = self.lattice
-        extents = lattice.extents(wanted)
-        mirrors = zip(extents, lattice.shape, held.start, strict=True)
-        z, y, x = (mirrored(extent, n) - start for extent, n, start in mirrors)
-        padded = image[np.ix_(z, y, x)]
         starts = list(lattice.starts(wanted))
-        origin = tuple(low for low, _ in extents)
-        cuts = (
-            tuple(
-                slice(s - o, s - o + p) for s, o, p in zip(start, origin, self.patch, strict=True)
-            )
-            for start in starts
-        )
         total = np.zeros((0, *wanted.shape), np.float32)
         weight = weights(self.patch) if lattice.blended else None
         sums = np.zeros(wanted.shape, np.float32) if lattice.blended else None
-        results = forward([padded[cut] for cut in cuts])
+        results = forward(lattice.cut(image, held, start) for start in starts)
         for start, result in zip(starts, results, strict=True):
             if not total.size:
                 total = np.zeros((result.shape[0], *wanted.shape), np.float32)
@@ -254,12 +290,17 @@ class Tiling:
             else:
                 total[(slice(None), *to)] += result[(slice(None), *cut)] * weight[cut]
                 sums[to] += weight[cut]
-        return total if sums is None else total / sums
+        if sums is not None:
+            total /= sums
+        return total
 
 
 def quantised(values: Image) -> npt.NDArray[np.uint8]:
     """Values in [0, 1] as 8 bits."""
-    return np.floor(np.clip(values, 0.0, 1.0) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    scaled = np.clip(values, np.float32(0), np.float32(1))
+    scaled *= np.float32(255)
+    scaled += np.float32(0.5)
+    return scaled.astype(np.uint8)
 
 
 def _plus(start: Sequence[int], *more: Triple) -> Triple:
@@ -281,38 +322,27 @@ def predict_array(
     Parameters
     ----------
     image : ndarray, (z, y, x)
+        Of any real type; what is not finite counts as 0.
     voxel_size : (float, float, float)
         Micrometres.
     constants : (float, float), optional
         Values that are 0 and 1 to the network; by default the card's percentiles of
-        ``image``.
+        ``image``, see :func:`~.normalisation.percentiles`.
 
     Returns
     -------
     ndarray, uint8, (C, z, y, x)
     """
     z, y, x = image.shape
+    if image.dtype.kind == "f":
+        # as stored volumes are read
+        with np.errstate(over="ignore"):
+            image = image.astype(np.float32)
+        image = np.where(np.isfinite(image), image, np.float32(0))
     if constants is None:
         card = model.card.normalisation
-        low, high = np.percentile(image, (card.low, card.high), method="inverted_cdf")
-        constants = (float(low), float(high))
+        constants = percentiles(image, card.low, card.high)
     tiling = Tiling.of(model, (z, y, x), voxel_size)
-    forward = Forward(model.network, model.representation, torch.device(device), batch)
+    forward = Forward.of(model, device, batch)
     whole = Region.whole((z, y, x))
     return tiling.predict(lambda region: image[region.slices], whole, constants, forward)
-
-
-def predict_normalised(
-    network: torch.nn.Module,
-    representation: Representation,
-    image: Image,
-    patch: Triple,
-    halo: Triple,
-    device: str | torch.device = "cpu",
-) -> npt.NDArray[np.uint8]:
-    """Stored channels of an image that is normalised and on the network's grid already."""
-    z, y, x = image.shape
-    tiling = Tiling((z, y, x), Resampling.between((z, y, x), (1, 1, 1), (1, 1, 1)), patch, halo)
-    forward = Forward(network, representation, torch.device(device))
-    whole = Region.whole((z, y, x))
-    return quantised(tiling._patchwise(image, whole, whole, forward))
