@@ -239,6 +239,45 @@ class TestBlocks:
         whole = suppress(found, STENCIL, OVERLAP)[index]
         assert (states[states != OPEN] == whole[states != OPEN]).all()
 
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    @pytest.mark.parametrize("above", [False, True])
+    def test_a_large_stranger_may_reach_far(self, axis, above):
+        # a small candidate well inside, and a better large one just beyond the region
+        shape = (20, 20, 20)
+        positions = np.full((2, 3), 10)
+        positions[1, axis] += 3 if above else -3
+        distances = np.full((2, N_RAYS), 255)
+        distances[0] = 85
+        found = made(positions, [200, 210], distances, shape)
+        small = found.take(found.probability == 200)
+        known = Region.whole(shape)
+        start, stop = list(known.start), list(known.stop)
+        if above:
+            stop[axis] = 13
+        else:
+            start[axis] = 8
+        assert suppress(found, STENCIL, 0.1)[found.probability == 200] == SUPPRESSED
+        assert not out_of_reach(small, Region(tuple(start), tuple(stop)), shape, STENCIL).any()
+        if above:
+            stop[axis] = 15
+        else:
+            start[axis] = 6
+        assert out_of_reach(small, Region(tuple(start), tuple(stop)), shape, STENCIL).all()
+
+    def test_a_known_halo_is_enough_at_odd_voxel_sizes(self):
+        for tenths in range(1, 40):
+            geometry = stencil(fibonacci_rays(4), (tenths / 10, 0.7, 1.3), 2.1)
+            halo = geometry.overlap_halo
+            shape = tuple(2 * h + 3 for h in halo)
+            one = Region(tuple(h + 1 for h in halo), tuple(h + 2 for h in halo))
+            found = Candidates(
+                np.ones(1, np.uint64),
+                np.array([one.start]),
+                np.full(1, 200, np.uint8),
+                np.full((1, 4), 255, np.uint8),
+            )
+            assert out_of_reach(found, one.expand(halo, shape), shape, geometry).all()
+
     def test_all_is_decided_where_all_is_known(self):
         found = random_candidates(3, (10, 14, 30), 100)
         safe = out_of_reach(found, Region.whole((10, 14, 30)), (10, 14, 30), STENCIL)

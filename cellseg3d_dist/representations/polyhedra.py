@@ -29,6 +29,8 @@ from cellseg3d_dist.representations.representation import Size
 _ONE = 4096
 #: Stored distances are this at the longest.
 LEVELS = 255
+#: Distances in units may be off by less.
+ROUNDING = 1e-6
 _NEVER = np.int32(2**31 - 1)
 #: Offsets of a stencil: 16 bytes each.
 _MAX_OFFSETS = 2**26
@@ -65,7 +67,8 @@ class Stencil:
     @property
     def overlap_halo(self) -> Triple:
         """Voxels (z, y, x) between the centres of two objects that overlap, at most."""
-        z, y, x = (int(np.floor(2 * self.max_distance / s)) for s in self.spacing)
+        farthest = 2 * self.max_distance + 2 * ROUNDING
+        z, y, x = (int(np.floor(farthest / s)) for s in self.spacing)
         return (z, y, x)
 
     def extents(self, distances: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -73,7 +76,8 @@ class Stencil:
         farthest = distances.max(axis=1, initial=0).astype(np.float64)
         units = farthest * (self.max_distance / LEVELS)
         found = np.floor(units[:, None] / np.array(self.spacing) + 1e-9).astype(np.int64)
-        return np.minimum(found, np.array(self.half))
+        most: npt.NDArray[np.int64] = np.minimum(found, np.array(self.half))
+        return most
 
 
 @lru_cache(maxsize=4)

@@ -98,7 +98,6 @@ def ray_lengths(
     """
     voxels_per_unit = np.array(rays, np.float64) / np.array(spacing, np.float64)
     _ray_lengths(padded, voxels_per_unit, longest, lengths)
-    return lengths
 
 
 @numba.njit(cache=True, nogil=True)
@@ -141,10 +140,10 @@ def _walk(direction, longest, stride_z, stride_y):  # type: ignore[no-untyped-de
     entered = np.full(n, longest, np.float32)
     n = 0
     while True:
-        axis = np.argmin(ahead)
-        if ahead[axis] >= longest:
+        nearest = np.argmin(ahead)
+        if ahead[nearest] >= longest:
             return steps[: n + 1], entered[: n + 1]
-        steps[n] = strides[axis] if direction[axis] > 0 else -strides[axis]
-        entered[n] = ahead[axis]
-        ahead[axis] += apart[axis]
+        steps[n] = strides[nearest] if direction[nearest] > 0 else -strides[nearest]
+        entered[n] = ahead[nearest]
+        ahead[nearest] += apart[nearest]
         n += 1

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from cellseg3d_dist.errors import BadInputError
 from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.instances.spots import names_of_seeds, spots
-from cellseg3d_dist.representations.polyhedra import LEVELS, Stencil, share_more, sizes
+from cellseg3d_dist.representations.polyhedra import LEVELS, ROUNDING, Stencil, share_more, sizes
 
 #: States of candidates, int8.
 OPEN, KEPT, SUPPRESSED = np.int8(0), np.int8(1), np.int8(2)
@@ -217,7 +217,7 @@ def _too_far(i, j, positions, radii, spacing):  # type: ignore[no-untyped-def]
     squared = 0.0
     for axis in range(3):
         squared += ((positions[i, axis] - positions[j, axis]) * spacing[axis]) ** 2
-    return squared > (radii[i] + radii[j] + 1e-6) ** 2
+    return squared > (radii[i] + radii[j] + ROUNDING) ** 2
 
 
 def out_of_reach(
@@ -235,7 +235,7 @@ def out_of_reach(
     stencil : Stencil
     """
     radii = found.distances.max(axis=1, initial=0) * (stencil.max_distance / LEVELS)
-    reach = radii + stencil.max_distance + 1e-6
+    reach = radii + stencil.max_distance + ROUNDING
     safe = np.ones(len(found), np.bool_)
     for axis, spacing in enumerate(stencil.spacing):
         at = found.positions[:, axis]
