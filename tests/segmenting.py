@@ -9,6 +9,7 @@ from reference import keep_volumes, voronoi_otsu_plain
 
 from cellseg3d_dist.config import make_config
 from cellseg3d_dist.engine.folder import RunFolder
+from cellseg3d_dist.engine.method import resolve_method
 from cellseg3d_dist.grid import Region
 from cellseg3d_dist.instances.components import REACH
 from cellseg3d_dist.instances.filters import gaussian
@@ -84,13 +85,15 @@ class Answer:
 
 def run(image, out, **options):
     """A run in this process unless told otherwise."""
-    segment(image, out, **{"executor": "serial", "voxel_size": (1, 1, 1), "model": "intensity"} | options)
+    how = {"executor": "serial", "voxel_size": (1, 1, 1), "model": "intensity"}
+    segment(image, out, **how | options)
     return Answer.of(out)
 
 
 def in_one_piece(image, within=None, **options):
     """Labels of a whole array in memory by plain numpy, for the options of ``segment``."""
-    config = make_config({"image": "", "voxel_size": (1, 1, 1), "model": "intensity"} | options)
+    given = {"image": "", "voxel_size": (1, 1, 1), "model": "intensity"} | options
+    config = resolve_method(make_config(given)).config
     sigmas = [s.voxels(config.voxel_size) for s in (config.spot_sigma, config.outline_sigma)]
     smoothed = gaussian(image, sigmas[1])
     threshold = config.threshold

@@ -95,6 +95,9 @@ class Card(BaseModel):
         Order of the axes in its training.
     voxel_size : (float, float, float)
         Micrometres (z, y, x) of the training data: other volumes are resampled to it.
+    upsample : bool
+        Whether volumes of coarser voxels are resampled too; if not, the network's grid is as
+        much coarser as the volume's finest axis is, for networks that know small nuclei.
     patch, halo : (int, int, int)
         Voxels (z, y, x) given to the network at a time, and those at each of their sides
         that are cropped off.
@@ -123,6 +126,7 @@ class Card(BaseModel):
     input_scale: float = _key("a number from 1e-6 to 1e6", 1.0, ge=1e-6, le=1e6)
     axes: Literal["zyx", "xyz"] = _key("zyx or xyz", "zyx")
     voxel_size: Floats = _key("three numbers above 0, z,y,x in micrometres")
+    upsample: bool = _key("true or false", True)
     patch: tuple[_Size, _Size, _Size] = _key("three whole numbers from 1 to 2048", (64, 64, 64))
     halo: tuple[_Margin, _Margin, _Margin] = _key(
         "three whole numbers from 0 to less than half of the patch", (16, 16, 16)
@@ -182,6 +186,14 @@ class Card(BaseModel):
             return Normalisation.model_validate(value)
         except ValidationError:
             raise ValueError("no normalisation") from None
+
+    def grid_for(self, voxel_size: Floats) -> Floats:
+        """Voxel size that a volume is given to the network at."""
+        if self.upsample:
+            return self.voxel_size
+        coarser = max(1.0, min(voxel_size) / min(self.voxel_size))
+        z, y, x = (coarser * size for size in self.voxel_size)
+        return (z, y, x)
 
     def to_json(self) -> str:
         """The card as it is stored, and as it may be put into another program."""

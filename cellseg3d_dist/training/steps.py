@@ -110,12 +110,13 @@ class Stepper:
                 for key, value in batch.items()
             }
             loss, parts = self._objective.loss(self._forward, moved, step)
+            said = {key: float(part.detach()) for key, part in parts.items()}
             value = float(loss.detach())
             _check_finite("loss", value, step, rate)
             self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(loss).backward()
             self._update(step, rate)
-            return value, {key: float(part) for key, part in parts.items()}
+            return value, said
 
     def _update(self, step: int, rate: float) -> None:
         self._scaler.unscale_(self._optimizer)
