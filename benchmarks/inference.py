@@ -12,9 +12,9 @@ One run times, on one volume of noise (no patch is empty), with the same network
 
 Each row has seconds, voxels a second, and processor seconds of this process, which say more
 where others use the machine. The share of the stage's time that is spent inside the network
-is printed too, and the batches that it took: more than there are patches where blocks are no multiples
-of a patch's core. `--autocast`, `--compile` and `--channels-last` change the network of the two
-bare loops; the stage computes as it always does.
+is printed too, and the batches that it took: more than there are patches where blocks are no
+multiples of a patch's core. `--autocast`, `--compile` and `--channels-last` change the network
+of the two bare loops; the stage computes as it always does.
 """
 
 from __future__ import annotations
