@@ -11,13 +11,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cellseg3d_dist.grid import BlockGrid, Region, Triple
+from cellseg3d_dist.representations.representation import Size
+from cellseg3d_dist.representations.star import Star
 
 #: Freed memory that a worker keeps for its next block (its allocator's trim threshold).
 KEPT_BYTES = 128 * 2**20
 #: Bytes of a worker process that has loaded everything and holds no block.
 WORKER_BYTES = 330 * 2**20 + KEPT_BYTES
-
-
+#: Of one offset of a star's stencil: distance needed, three corners, three weights.
+OFFSET_BYTES = 16
+#: Fewer voxels than to one candidate in any prediction of cells.
+VOXELS_PER_CANDIDATE = 64
+#: More than the candidates that one overlaps.
+PAIRS_PER_CANDIDATE = 8
 #: What torch and the network's code add to a worker.
 TORCH_BYTES = 420 * 2**20
 
@@ -125,6 +131,40 @@ def decoding(stage: str, grid: BlockGrid, flood_halo: Triple, channels: int) -> 
     flood, write = _voxels(grid, flood_halo), _voxels(grid, (0, 0, 0))
     n_bytes = WORKER_BYTES + flood * (2 * channels + 18) + 14 * write
     return BlockMemory(stage, n_bytes, largest_region(grid, flood_halo), flood_halo)
+
+
+def star_decoding(grid: BlockGrid, star: Star, voxel_size: Size) -> list[BlockMemory]:
+    """Candidates, those in reach with their pairs, and the fragments painted from them."""
+    geometry, n_rays = star.stencil(voxel_size), star.n_rays
+    near, write = _voxels(grid, (1, 1, 1)), _voxels(grid, (0, 0, 0))
+    # probability, mask, and as float32 with what comes of it
+    finding = 10 * near + _candidates(write, n_rays)
+    z, y, x = (2 * h for h in geometry.half)
+    wide = geometry.overlap_halo
+    around, painting = (
+        _voxels(grid, wide),
+        26 * write + _candidates(_voxels(grid, (z, y, x)), n_rays),
+    )
+    shape = [("candidates", (1, 1, 1), finding), ("suppress", wide, _candidates(around, n_rays))]
+    fixed = WORKER_BYTES + geometry.needed.size * OFFSET_BYTES
+    return [
+        BlockMemory(stage, fixed + own, largest_region(grid, halo), halo)
+        for stage, halo, own in [*shape, ("label", geometry.half, painting)]
+    ]
+
+
+def _candidates(voxels: int, n_rays: int) -> int:
+    """Bytes of the candidates in a region while they are read, joined, sorted and paired."""
+    return voxels // VOXELS_PER_CANDIDATE * (4 * (n_rays + 33) + 16 * PAIRS_PER_CANDIDATE)
+
+
+def flow_decoding(grid: BlockGrid, first: Triple, farthest: Triple) -> list[BlockMemory]:
+    """Channels of R and their packed copy, ends of W and their sorted copies; fragments of W."""
+    write, stages = _voxels(grid, (0, 0, 0)), []
+    for stage, halo in (("follow", first), ("follow-again", farthest)):
+        n_bytes = WORKER_BYTES + 11 * _voxels(grid, halo) + 64 * write
+        stages.append(BlockMemory(stage, n_bytes, largest_region(grid, halo), halo))
+    return [*stages, BlockMemory("label", WORKER_BYTES + 30 * write, grid.block_shape, (0, 0, 0))]
 
 
 def relabelling(grid: BlockGrid, itemsize: int, n_channels: int) -> BlockMemory:

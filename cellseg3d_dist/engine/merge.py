@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.records import digest, read_record, record_path
+from cellseg3d_dist.engine.tables import save_table
 from cellseg3d_dist.grid import BlockGrid, Selection
 from cellseg3d_dist.instances.spots import position_of_seeds
 from cellseg3d_dist.merging.names import edges_by_name
@@ -84,7 +85,7 @@ def merge_fragments(
     offsets = np.cumsum(counts)
     all_names, all_sizes = np.concatenate(names), np.concatenate(sizes)
     if edges_from is None:
-        edges = edges_by_name(all_names, offsets, _owners(all_names, grid))
+        edges = edges_by_name(all_names, offsets, owners_of(all_names, grid))
     else:
         parts = list(_contact_edges(edges_from, labelled, offsets))
         edges = np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
@@ -92,8 +93,8 @@ def merge_fragments(
     return _write(merged, offsets, folder)
 
 
-def _owners(names: npt.NDArray[np.uint64], grid: BlockGrid) -> npt.NDArray[np.int64]:
-    """Number of the block that the seed of each name lies in."""
+def owners_of(names: npt.NDArray[np.uint64], grid: BlockGrid) -> npt.NDArray[np.int64]:
+    """Numbers of the blocks that seeds of these names lie in."""
     z, y, x = position_of_seeds(names, grid.shape)
     bz, by, bx = grid.block_shape
     _, ny, nx = grid.n_blocks_per_axis
@@ -117,15 +118,9 @@ def _contact_edges(
 
 
 def _write(merged: Merged, offsets: npt.NDArray[np.int64], folder: Path) -> MergeResult:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, array in (
-        ("final", merged.final),
-        ("offsets", offsets),
-        ("names", merged.names),
-    ):
-        partial = folder / f"{name}.partial.npy"
-        np.save(partial, array)
-        partial.replace(folder / f"{name}.npy")
+    save_table(folder, "final", merged.final)
+    save_table(folder, "offsets", offsets)
+    save_table(folder, "names", merged.names)
     return MergeResult(
         merged.n_cells,
         merged.final.size,

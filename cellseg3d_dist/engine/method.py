@@ -44,8 +44,22 @@ class Method:
     def foreground_channel(self) -> int:
         """Stored channel that is thresholded where the representation is not decoded."""
         assert self.representation is not None
-        channels = self.representation.channels
+        channels = self.stored_channels
         return next((channels.index(name) for name in _FOREGROUND if name in channels), 0)
+
+    @property
+    def sparse(self) -> dict[str, Any] | None:
+        """How sparse candidates are chosen from a prediction, where it is kept as such."""
+        if self.representation is None or self.representation.name != "star":
+            return None
+        return {"threshold": self.parameters.threshold}
+
+    @property
+    def stored_channels(self) -> tuple[str, ...]:
+        """Channels that are stored of every voxel; the others are of sparse candidates."""
+        assert self.representation is not None
+        channels = self.representation.channels
+        return channels if self.sparse is None else channels[:1]
 
     @property
     def decodes(self) -> bool:
@@ -135,8 +149,8 @@ def _for_intensity(config: SegmentConfig) -> SegmentConfig:
 def _for_network(config: SegmentConfig, card: Card, parameters: Any) -> SegmentConfig:
     if isinstance(config.threshold, float) and not 0 <= config.threshold <= 1:
         raise ConfigError(
-            f"threshold {config.threshold:g} is outside 0 to 1, the range of a network's "
-            f"foreground. Give one inside, or otsu."
+            f"threshold {config.threshold:g} is outside 0 to 1, the range of the foreground of "
+            f"network {card.name}. Give one inside, or --model intensity for image units."
         )
     plain = card.representation == "foreground"
     threshold = DEFAULT_THRESHOLD if card.threshold is None else card.threshold

@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cellseg3d_dist.engine import memory
 from cellseg3d_dist.engine.clusters import Resources, default_memory_limit, default_workers
 from cellseg3d_dist.engine.memory import BlockMemory
 from cellseg3d_dist.engine.method import Method
 from cellseg3d_dist.engine.predicted_cost import predicted_costs
+from cellseg3d_dist.engine.stages.seeds import SeededRepresentation
 from cellseg3d_dist.errors import ConfigError, EnvironmentFailedError, MemoryLimitError
 from cellseg3d_dist.grid import BlockGrid, Region, Triple, ceil_div
 from cellseg3d_dist.instances.filters import Sigma, kernel_radius
 from cellseg3d_dist.instances.voronoi import VoronoiSpec
+from cellseg3d_dist.representations.following import FlowParameters, reach
+from cellseg3d_dist.representations.star import Star
 from cellseg3d_dist.volumes import Volume
 
 #: Wanted block sides, largest first; whole chunks of 64 so that a block is a shard.
@@ -57,7 +60,7 @@ class Plan:
     hours : float
         Estimate from measured rates.
     reach : (int, int, int)
-        Voxels beyond a block that its labels depend on.
+        Voxels beyond the mask whose prediction labels depend on.
     sparse : dict or None
         How a network's sparse candidates are chosen, where it has any.
     """
@@ -212,8 +215,6 @@ def _plan_for(
     disk = 2 * 4 * voxels // 3 + 50_000_000
     if volume.kind != "zarr":
         disk += voxels * itemsize * len(volume.channels)
-    reach = (a + b for a, b in zip(flood_halo, spec.filter_halo, strict=True))
-    reach_z, reach_y, reach_x = reach
     hours = voxels / (MVOXELS_PER_CORE_SECOND * 1e6 * workers) / 3600
     if predicting is not None:
         disk += predicting.disk_bytes
@@ -231,9 +232,24 @@ def _plan_for(
         workers=workers,
         disk_bytes=disk,
         hours=hours,
-        reach=(reach_z, reach_y, reach_x),
-        sparse=None,
+        reach=_reach(method, volume, flood_halo, spec),
+        sparse=method.sparse,
     )
+
+
+def _reach(method: Method, volume: Volume, flood_halo: Triple, spec: VoronoiSpec) -> Triple:
+    """Voxels beyond the mask that labels depend on; a decoder masks the prediction first."""
+    if not method.decodes:
+        halos = zip(flood_halo, spec.filter_halo, strict=True)
+        z, y, x = (flood + filters for flood, filters in halos)
+    elif getattr(method.parameters, "spot_sigma", 0):
+        represents = cast(SeededRepresentation, method.representation)
+        sigma = represents.spot_sigma(method.parameters, volume.voxel_size)
+        # and a voxel to compare with
+        z, y, x = (radius + 1 for radius in kernel_radius(sigma))
+    else:
+        z, y, x = 0, 0, 0
+    return (z, y, x)
 
 
 def _finding(
@@ -250,13 +266,8 @@ def _finding(
     stages = [memory.smoothing("survey", grid, surveyed, volume.dtype.itemsize)]
     z, y, x = (2 * h for h in flood_halo)
     if method.decodes:
-        assert method.representation is not None
-        channels = len(method.representation.channels)
-        stages.append(memory.seeding(grid, channels))
-        stages.append(memory.decoding("label", grid, flood_halo, channels))
-        again = memory.decoding("redo", grid, (z, y, x), channels)
-        redo = again.n_bytes <= most
-        return stages + ([again] if redo else []), redo
+        decoding, redo = _decoding(method, volume, grid, flood_halo, most)
+        return stages + decoding, redo
     # a network's foreground is stored in 8 bits
     itemsize = volume.dtype.itemsize if method.network is None else 1
     if method.network is not None:
@@ -266,9 +277,29 @@ def _finding(
     if config.instances == "components":
         return [*stages, memory.components("label", grid, radius, itemsize)], False
     stages.append(memory.voronoi("label", grid, flood_halo, spec.filter_halo, itemsize))
+    z, y, x = (2 * h for h in flood_halo)
     again = memory.voronoi("redo", grid, (z, y, x), spec.filter_halo, itemsize)
     redo = again.n_bytes <= most
     return stages + ([again] if redo else []), redo
+
+
+def _decoding(
+    method: Method, volume: Volume, grid: BlockGrid, flood_halo: Triple, most: float
+) -> tuple[list[BlockMemory], bool]:
+    """Memory of the stages that decode a prediction; whether there is a redo of a flood."""
+    represents, parameters = method.representation, method.parameters
+    assert represents is not None
+    if isinstance(represents, Star):
+        return memory.star_decoding(grid, represents, volume.voxel_size), False
+    if isinstance(parameters, FlowParameters):
+        farthest = reach(volume.voxel_size, parameters)
+        return memory.flow_decoding(grid, flood_halo, farthest), False
+    channels = len(represents.channels)
+    z, y, x = (2 * h for h in flood_halo)
+    label = memory.decoding("label", grid, flood_halo, channels)
+    again = memory.decoding("redo", grid, (z, y, x), channels)
+    redo = again.n_bytes <= most
+    return [memory.seeding(grid, channels), label, *([again] if redo else [])], redo
 
 
 def _with_decoding(stage: BlockMemory, volume: Volume) -> BlockMemory:

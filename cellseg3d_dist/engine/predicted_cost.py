@@ -53,7 +53,7 @@ def predicted_costs(method: Method, volume: Volume, grid: BlockGrid) -> Predicte
     per_block = tiling.lattice.patches_of(wanted)
     flips = 8 if network.flips else 1
     rate = FLOPS["cuda" if on_gpu else "cpu"]
-    stored = prod(Region.whole(volume.shape).shape) * len(represents.channels)
+    stored = prod(Region.whole(volume.shape).shape) * len(method.stored_channels)
     return PredictedCost(
         projected, flips * grid.n_blocks * per_block * cost.flops / rate, stored // 2
     )

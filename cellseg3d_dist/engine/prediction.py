@@ -41,7 +41,7 @@ def predict(job: Job, survey: SurveyResult) -> StoredArray:
         job.plan.sparse,
     )
     records = list(job.runner.run(stage, Selection.all(job.grid)))
-    digests = sorted((r["block"], str(r["digest"]), str(r["candidates"])) for r in records)
+    digests = sorted((r["block"], str(r["digest"]), str(r["peaks"])) for r in records)
     whole = digest(np.frombuffer(repr(digests).encode(), np.uint8))
     job.runner.header = job.runner.header | {"prediction": whole}
     job.facts["model"] = job.method.facts() | {"constants": [low, high], "prediction": whole}
@@ -62,8 +62,6 @@ def foreground_of(job: Job) -> ImageInput:
 
 def _stored(job: Job) -> StoredImage:
     """The image the prediction goes to, created where it is not there yet."""
-    represents = job.method.representation
-    assert represents is not None
     how: dict[str, Any] = dict(  # noqa: C408
         shape=job.grid.shape,
         dtype=np.uint8,
@@ -73,7 +71,7 @@ def _stored(job: Job) -> StoredImage:
         n_levels=1,
         kind="image",
         format=job.config.ome_zarr,
-        channels=represents.channels,
+        channels=job.method.stored_channels,
     )
     if job.folder.prediction.exists():
         return plan_image(job.folder.prediction, **how)

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from cellseg3d_dist.engine.inputs import ImageInput
 from cellseg3d_dist.engine.network import Network
-from cellseg3d_dist.engine.records import digest, record_digest, record_path, write_record
+from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.stage import BlockRecord
-from cellseg3d_dist.grid import Block, Region, Triple
+from cellseg3d_dist.engine.stages.candidates import CandidateFiles, peaks
+from cellseg3d_dist.engine.stages.predicted import masked
+from cellseg3d_dist.grid import Block, Triple
 from cellseg3d_dist.volumes import StoredArray
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ class Predict:
     reach : (int, int, int)
         A block farther than this from the mask is not predicted.
     sparse : dict or None
-        Of a representation with sparse candidates: the parameters of their choice.
+        Of a representation with sparse candidates: the parameters of their choice. Then only
+        the first channel is stored.
     """
 
     image: ImageInput
@@ -54,27 +57,19 @@ class Predict:
 
     def run(self, block: Block) -> BlockRecord:
         """Predict one block."""
-        region, shape = block.write_region, self.prediction.shape
-        within = self.image.within(region.expand(self.reach, shape))
-        if within is not None and not within.any():
-            return {"digest": None, "maxima": [], "candidates": None}
+        region = block.write_region
+        near = self.image.within(region.expand(self.reach, self.prediction.shape))
+        if near is not None and not near.any():
+            return {"digest": None, "maxima": [], "peaks": None}
         forward = self.network.forward()
-        tiling = self._tiling()
-        candidates = None
-        if self.sparse is None:
-            channels = tiling.predict(self.image.read, region, self.constants, forward)
-        else:
-            held = region.expand((1, 1, 1), shape)
-            predicted = tiling.predict(self.image.read, held, self.constants, forward)
-            candidates = self._write_candidates(block, predicted, held)
-            inner = region.within(held).slices
-            channels = np.ascontiguousarray(predicted[(slice(0, 1), *inner)])
+        predicted = self._tiling().predict(self.image.read, region, self.constants, forward)
+        channels = predicted if self.sparse is None else predicted[:1].copy()
         self.prediction.write(region, channels)
         maxima = channels.max(axis=(1, 2, 3), initial=0)
         return {
             "digest": digest(channels),
             "maxima": maxima.tolist(),
-            "candidates": candidates,
+            "peaks": None if self.sparse is None else self._write_peaks(block, predicted),
             "halved": forward.halved,
         }
 
@@ -84,20 +79,20 @@ class Predict:
         volume = self.image.volume
         return Tiling.of(self.network.model(), volume.shape, volume.voxel_size)
 
-    def _write_candidates(
-        self, block: Block, predicted: npt.NDArray[np.uint8], held: Region
-    ) -> str:
-        raise NotImplementedError
+    def _write_peaks(self, block: Block, predicted: npt.NDArray[np.uint8]) -> str:
+        assert self.sparse is not None
+        region, shape = block.write_region, self.prediction.shape
+        inside = masked(predicted, self.image.within(region))
+        return self.peaks.write(block, peaks(inside, region, shape, **self.sparse))
+
+    @property
+    def peaks(self) -> CandidateFiles:
+        """Where sparse candidates go."""
+        return CandidateFiles(self.folder / "peaks", self.prediction.grid)
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the block's prediction is intact."""
         if record["digest"] is None:
             return True
         fine = digest(self.prediction.read(block.write_region)) == record["digest"]
-        path = record_path(self.folder / "candidates", block)
-        return bool(
-            fine and (record["candidates"] is None or record_digest(path) == record["candidates"])
-        )
-
-
-__all__ = ["Predict", "write_record"]
+        return fine and (record["peaks"] is None or self.peaks.intact(block, record["peaks"]))

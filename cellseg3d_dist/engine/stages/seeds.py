@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,12 @@ import numpy.typing as npt
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.inputs import ImageInput
 from cellseg3d_dist.engine.stage import BlockRecord
+from cellseg3d_dist.engine.tables import table
 from cellseg3d_dist.grid import Block, Region, Triple
 from cellseg3d_dist.instances.components import components, names_of_first_voxels
+from cellseg3d_dist.instances.filters import Sigma, kernel_radius
 from cellseg3d_dist.instances.spots import names_of_seeds
-from cellseg3d_dist.instances.voronoi import FloodedBlock, flood_block
+from cellseg3d_dist.instances.voronoi import FloodedBlock, flood_block, flood_from_spots
 from cellseg3d_dist.volumes import StoredArray
 
 Mask = npt.NDArray[np.bool_]
@@ -28,6 +29,15 @@ class SeededRepresentation(Protocol):
 
     def masks(self, prediction: npt.NDArray[np.uint8], parameters: Any) -> tuple[Mask, Mask]:
         """Seeds and foreground of stored channels (C, z, y, x)."""
+        ...
+
+    @property
+    def spot_channel(self) -> int:
+        """Stored channel whose maxima may seed cells, where there is one."""
+        ...
+
+    def spot_sigma(self, parameters: Any, voxel_size: tuple[float, float, float]) -> Sigma:
+        """Smoothing of that channel in voxels; zeros where thresholds make the seeds."""
         ...
 
 
@@ -127,7 +137,7 @@ class SeededFlooding:
         self, region: Region
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
         """Raveled voxels in the region, and final ids, of the seeds of each block there."""
-        final, offsets = _array(self.lookup, "final"), _array(self.lookup, "offsets")
+        final, offsets = table(self.lookup, "final"), table(self.lookup, "offsets")
         for block in self.seeds.grid.overlapping(region):
             labels = self.seeds.read(block)
             if labels is None:
@@ -135,15 +145,15 @@ class SeededFlooding:
             part = block.write_region.intersect(region)
             inside = labels[part.within(block.write_region).slices]
             where = np.nonzero(inside)
-            table = np.asarray(final[offsets[block.number] : offsets[block.number + 1]], np.int64)
-            ids = table[inside[where].astype(np.int64) - 1]
+            own = np.asarray(final[offsets[block.number] : offsets[block.number + 1]], np.int64)
+            ids = own[inside[where].astype(np.int64) - 1]
             kept = ids > 0
             start = part.within(region).start
             z, y, x = (axis[kept] + s for axis, s in zip(where, start, strict=True))
             yield np.ravel_multi_index((z, y, x), region.shape).astype(np.int64), ids[kept]
 
     def _names(self) -> npt.NDArray[np.uint64]:
-        names: npt.NDArray[np.uint64] = _array(self.lookup, "names")
+        names: npt.NDArray[np.uint64] = table(self.lookup, "names")
         return names
 
 
@@ -152,12 +162,38 @@ def _flood_names(names: npt.NDArray[np.uint64], shape: Triple) -> npt.NDArray[np
     return names_of_seeds(names.astype(np.int64), Region.whole(shape), shape)
 
 
-def _array(folder: Path, name: str) -> npt.NDArray[Any]:
-    path = folder / f"{name}.npy"
-    return _mapped(str(path), path.stat().st_mtime_ns)
+@dataclass(frozen=True)
+class SpotFlooding:
+    """Maxima of a smoothed channel flood the foreground.
 
+    Attributes
+    ----------
+    channel : int
+        Of the prediction, highest in the middle of cells.
+    sigma : (float, float, float)
+        Smoothing in voxels.
+    """
 
-@functools.lru_cache(maxsize=8)
-def _mapped(path: str, changed: int) -> npt.NDArray[Any]:
-    mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r")
-    return mapped
+    masks: Masks
+    channel: int
+    sigma: Sigma
+
+    @property
+    def filter_halo(self) -> Triple:
+        """The filter's radius, and a voxel to compare with."""
+        z, y, x = (radius + 1 for radius in kernel_radius(self.sigma))
+        return (z, y, x)
+
+    def decides(self) -> BlockRecord:
+        """Parameters of the decoder."""
+        return self.masks.decides()
+
+    def flooded(self, block: Block, flood_region: Region, shape: Triple) -> FloodedBlock:
+        """Flood one block."""
+        _, foreground = self.masks.read(flood_region)
+        region = flood_region.expand(self.filter_halo, shape)
+        depth = self.masks.prediction.read(region, self.channel)
+        mask = foreground.view(np.uint8)
+        return flood_from_spots(
+            depth, mask, region, flood_region, block.write_region, shape, self.sigma
+        )
