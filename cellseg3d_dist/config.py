@@ -26,6 +26,9 @@ from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.paths import absolute_path
 
+#: The bundled network that was trained without labels.
+DEFAULT_MODEL = "nuclei-wnet3d"
+
 Floats = tuple[float, float, float]
 _Model = TypeVar("_Model", bound=BaseModel)
 _MICROMETRES = re.compile(r"^\s*([-+.\deE]+?)\s*(um|µm|μm)\s*$")
@@ -148,7 +151,7 @@ class SegmentConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
     image: str = Field(description="a path or URL")
-    model: str = _key("intensity, the name of a model, or a path", "intensity", min_length=1)
+    model: str = _key("intensity, the name of a model, or a path", DEFAULT_MODEL, min_length=1)
     instances: Literal["components", "voronoi-otsu", "decode"] | None = _key(
         "decode, voronoi-otsu or components"
     )

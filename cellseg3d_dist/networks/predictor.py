@@ -210,7 +210,7 @@ class Tiling:
     @classmethod
     def from_card(cls, card: Card, shape: Triple, voxel_size: Size) -> Tiling:
         """As :meth:`of`, without the weights."""
-        resampling = Resampling.between(shape, voxel_size, card.voxel_size)
+        resampling = Resampling.between(shape, voxel_size, card.grid_for(voxel_size))
         return cls(shape, resampling, card.patch, card.halo, card.blending)
 
     @property
