@@ -299,5 +299,11 @@ def test_other_versions_on_workers(client_of, tmp_path, monkeypatch):
     monkeypatch.setattr(client, "get_versions", lambda **options: found)
     monkeypatch.setattr("cellseg3d_dist.engine.clusters._SAME", ("cellseg3d_dist", "numpy"))
     with pytest.raises(EnvironmentFailedError, match=r"has numpy 1\.0, this process .* Install"):
-        segment(np.zeros((2, 2, 2), "u1"), tmp_path / "out", voxel_size=(1, 1, 1), client=client, model="intensity")
+        segment(
+            np.zeros((2, 2, 2), "u1"),
+            tmp_path / "out",
+            voxel_size=(1, 1, 1),
+            client=client,
+            model="intensity",
+        )
     assert not (tmp_path / "out").exists()

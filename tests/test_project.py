@@ -26,7 +26,7 @@ def texts() -> list[Path]:
     found = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".coverage"]
     for folder in FOLDERS:
         found += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
-    cached = {".png", ".pyc", ".nbi", ".nbc"}
+    cached = {".png", ".pyc", ".nbi", ".nbc", ".safetensors"}
     temporary = re.compile(r"/\.ci/tmp\.")
     return [
         path

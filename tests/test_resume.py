@@ -277,8 +277,8 @@ def test_a_second_driver_on_the_same_folder_is_refused(source, tmp_path):
 # In this process, one block after the other: what is damaged or changed between sittings.
 
 SERIAL = {
-    "model": "intensity", "executor": "serial", "block_shape": BLOCK_SHAPE, "spot_sigma": "1", "outline_sigma": "0.6",
-    "flood_halo": 2, "min_volume": "5", "keep_work": True,
+    "model": "intensity", "executor": "serial", "block_shape": BLOCK_SHAPE, "spot_sigma": "1",
+    "outline_sigma": "0.6", "flood_halo": 2, "min_volume": "5", "keep_work": True,
 }  # fmt: skip
 
 

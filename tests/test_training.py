@@ -252,7 +252,7 @@ def test_it_learns(tmp_path):
     objective = OneWeight()
     options = {"steps": 300, "steps_per_epoch": 50, "learning_rate": 0.1, "weight_decay": 0}
     trainer_of(tmp_path, objective, **options).run()
-    assert float(objective.network.weight) == pytest.approx(3, abs=0.05)
+    assert float(objective.network.weight.detach()) == pytest.approx(3, abs=0.05)
     rows = rows_of(tmp_path / "out")
     assert float(rows[-1]["loss"]) < 1e-3
     assert rows[0]["part"] == rows[0]["loss"]
