@@ -51,10 +51,10 @@ def half_offsets(radius: float, spacing: Spacing = ISOTROPIC) -> list[tuple[Offs
     list of ((z, y, x), squared length)
         The zero offset is left out.
     """
-    reach = [range(-int(radius // step), int(radius // step) + 1) for step in spacing]
-    found = []
-    for offset in itertools.product(*reach):
-        length2 = sum((o * step) ** 2 for o, step in zip(offset, spacing, strict=True))
+    zs, ys, xs = (range(-int(radius // step), int(radius // step) + 1) for step in spacing)
+    found: list[tuple[Offset, float]] = []
+    for offset in itertools.product(zs, ys, xs):
+        length2 = math.fsum((o * step) ** 2 for o, step in zip(offset, spacing, strict=True))
         if offset > (0, 0, 0) and length2 < radius**2:
             found.append((offset, length2))
     return found
@@ -112,8 +112,8 @@ class _PairwiseNCuts(torch.autograd.Function):
         return n_classes - ratio.sum() / n_images
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream, None, None, None, None, None
 
