@@ -107,6 +107,11 @@ def resolve_method(config: SegmentConfig) -> Method:
     card, represents = model.card, model.representation
     _check_percentiles(card)
     parameters = decoding_parameters(represents, _whole(represents, card.decoder, config.decoder))
+    if config.compat is not None and card.representation != "foreground":
+        raise ConfigError(
+            f"compat {config.compat} gives a foreground; model {card.name} predicts "
+            f"{card.representation}. Use a model of a foreground, or leave compat out."
+        )
     filled = _for_network(config, card, parameters)
     network = Network(
         weights=str(located.weights),

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
+from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.engine import memory
 from cellseg3d_dist.engine.clusters import Resources, default_memory_limit, default_workers
 from cellseg3d_dist.engine.memory import BlockMemory
@@ -131,14 +132,12 @@ def make_plan(method: Method, volume: Volume, resources: Resources | None = None
     limit = config.memory_limit or (
         resources.memory_limit if resources is not None else default_memory_limit(workers)
     )
-    if config.block_shape is not None:
-        n_blocks = BlockGrid(volume.shape, config.block_shape).n_blocks
-        if n_blocks > MAX_BLOCKS:
-            raise ConfigError(
-                f"block_shape {config.block_shape} cuts the volume of {volume.shape} into "
-                f"{n_blocks} blocks, over the limit of {MAX_BLOCKS}. Use larger blocks."
-            )
-        plan = _plan_for(method, volume, config.block_shape, workers, limit)
+    block_shape = config.block_shape
+    if block_shape is None and config.compat is not None:
+        block_shape = _block_of(max(volume.shape), volume.shape)
+    if block_shape is not None:
+        _check_cut(config, volume, block_shape)
+        plan = _plan_for(method, volume, block_shape, workers, limit)
         if plan.peak.n_bytes > limit * SHARE:
             raise MemoryLimitError(_over_limit(plan, method, volume))
         return plan
@@ -150,6 +149,20 @@ def make_plan(method: Method, volume: Volume, resources: Resources | None = None
     if fits:
         return plan
     raise MemoryLimitError(_over_limit(plan, method, volume))
+
+
+def _check_cut(config: SegmentConfig, volume: Volume, block_shape: Triple) -> None:
+    n_blocks = BlockGrid(volume.shape, block_shape).n_blocks
+    if n_blocks > MAX_BLOCKS:
+        raise ConfigError(
+            f"block_shape {block_shape} cuts the volume of {volume.shape} into {n_blocks} blocks, "
+            f"over the limit of {MAX_BLOCKS}. Use larger blocks."
+        )
+    if config.compat is not None and n_blocks > 1:
+        raise ConfigError(
+            f"compat {config.compat} depends on the cut: block_shape {block_shape} makes "
+            f"{n_blocks} blocks of {volume.shape}. Use one block, or a --region."
+        )
 
 
 def planned_before(now: Plan, before: dict[str, Any]) -> Plan:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from cellseg3d_dist.errors import BadInputError
-from cellseg3d_dist.networks.weights import AsTrained
+from cellseg3d_dist.networks.weights import AsTrained, Model
 
 #: Windows of this many voxels a side, sharing this fraction with their neighbours.
 WINDOW, OVERLAP = 64, 0.25
@@ -84,6 +84,19 @@ def cellseg3d_inference(
         )
     output: npt.NDArray[np.float32] = torch.as_tensor(result)[0].float().numpy()
     return output
+
+
+def cellseg3d_channels(model: Model, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """The foreground of a model by :func:`cellseg3d_inference`, as it is stored.
+
+    Returns
+    -------
+    ndarray, uint8, (1, z, y, x)
+    """
+    output = cellseg3d_inference(model.network, image, architecture=model.card.architecture)
+    channel = model.card.foreground_channel
+    chosen = output[-1 if channel is None else channel]
+    return np.floor(chosen * np.float32(255) + np.float32(0.5)).astype(np.uint8)[None]
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,12 @@ class Predict:
         if near is not None and not near.any():
             return {"digest": None, "maxima": [], "peaks": None}
         forward = self.network.forward()
-        predicted = self._tiling().predict(self.image.read, region, self.constants, forward)
+        if self.network.compat is None:
+            predicted = self._tiling().predict(self.image.read, region, self.constants, forward)
+        else:
+            from cellseg3d_dist.networks.compat import cellseg3d_channels
+
+            predicted = cellseg3d_channels(self.network.model(), self.image.read(region))
         channels = predicted if self.sparse is None else predicted[:1].copy()
         self.prediction.write(region, channels)
         maxima = channels.max(axis=(1, 2, 3), initial=0)
