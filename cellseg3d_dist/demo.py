@@ -51,7 +51,7 @@ REAL_SAMPLES = (
         "napari-cellseg3d==0.2.4",
         "examples/c5image.tif",
         "5,5.26,5.26",
-        {"spot_sigma": "1", "outline_sigma": "0.65"},
+        {"spot_sigma": "1", "outline_sigma": "0.65", "min_volume": "500um3"},
     ),
     RealSample(
         "confocal",
