@@ -145,6 +145,15 @@ class TestGreedy:
         assert {tuple(p) for p in overlapping.tolist()} == expected
         assert len(overlapping) == len(expected)
 
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_pairs_as_far_apart_as_can_be(self, axis):
+        for shift in range(8):
+            positions = np.full((2, 3), 4)
+            positions[:, axis] = (3 + shift, 9 + shift)
+            found = made(positions, [200, 210], np.full((2, N_RAYS), 255), (20, 20, 20))
+            # one voxel in common, at the tip of both
+            assert len(pairs(found, STENCIL, 0.0)) == 1
+
     def test_a_tie_goes_to_the_smaller_name(self):
         # x is slowest in names: the second comes first
         found = made([(2, 2, 4), (3, 3, 3)], [200, 200], np.full((2, N_RAYS), 255), (6, 6, 8))
@@ -266,7 +275,8 @@ class TestBlocks:
 
     def test_a_known_halo_is_enough_at_odd_voxel_sizes(self):
         for tenths in range(1, 40):
-            geometry = stencil(fibonacci_rays(4), (tenths / 10, 0.7, 1.3), 2.1)
+            # 0.6 / 0.1 is less than 6 in floating point
+            geometry = stencil(fibonacci_rays(4), (tenths / 10, 0.7, 1.3), 0.3)
             halo = geometry.overlap_halo
             shape = tuple(2 * h + 3 for h in halo)
             one = Region(tuple(h + 1 for h in halo), tuple(h + 2 for h in halo))
