@@ -37,6 +37,7 @@ from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.inputs import ImageInput
 from cellseg3d_dist.engine.logs import WorkerLog
+from cellseg3d_dist.engine.method import resolve_method
 from cellseg3d_dist.engine.pipeline import Pipeline
 from cellseg3d_dist.engine.plan import make_plan
 from cellseg3d_dist.engine.progress import NoProgress
@@ -64,16 +65,18 @@ def ours(
     """Seconds from Zarr to final labels in Zarr, and of each stage."""
     config = make_config(
         {
-            "image": str(image), "instances": "components", "threshold": 0.5,
-            "outline_sigma": 0, "block_shape": (block,) * 3, "workers": workers,
+            "image": str(image), "model": "intensity", "instances": "components",
+            "threshold": 0.5, "outline_sigma": 0, "block_shape": (block,) * 3, "workers": workers,
         }
     )  # fmt: skip
+    method = resolve_method(config)
     volume = open_volume(image)
     folder = RunFolder(out)
     folder.work.mkdir(parents=True)
     folder.write_status({"status": "running"})
     runner = Runner(folder, DaskExecutor(client), NoProgress(), {})
-    job = Pipeline(config, make_plan(resolve_method(config), volume), ImageInput(volume), None, folder, runner)
+    plan, image_input = make_plan(method, volume), ImageInput(volume)
+    job = Pipeline(method.config, plan, image_input, None, folder, runner, method)
     began = time.perf_counter()
     fragments = Fragments(folder.work, job.grid)
     labelled = labelling.label(job, fragments, Selection.all(job.grid), 0.5)

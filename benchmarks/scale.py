@@ -104,7 +104,7 @@ def main() -> None:
         command = [
             sys.executable, "-m", "cellseg3d_dist", "segment", str(folder / "image.ome.zarr"),
             str(out), "--workers", "2", "--memory-limit", options.memory_limit,
-            "--spot-sigma", "1.6um", "--outline-sigma", "1.5um",
+            "--model", "intensity", "--spot-sigma", "1.6um", "--outline-sigma", "1.5um",
             "--labels-true", str(folder / "labels.ome.zarr"),
         ]  # fmt: skip
         seconds, samples = watch(command)

@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +34,7 @@ from cellseg3d_dist.engine.pipeline import Pipeline
 from cellseg3d_dist.engine.plan import Plan, check_disk, make_plan, planned_before
 from cellseg3d_dist.engine.progress import NoProgress, Progress
 from cellseg3d_dist.engine.readable import readable, store_array
+from cellseg3d_dist.engine.run_json import note_end, now_text, versions
 from cellseg3d_dist.engine.runner import Runner
 from cellseg3d_dist.engine.stop import stopping_on_signals
 from cellseg3d_dist.engine.unchanged import check_unchanged
@@ -47,10 +46,6 @@ from cellseg3d_dist.volumes import limit_threads, location_of
 
 if TYPE_CHECKING:
     from distributed import Client
-
-_REPORTED = (
-    "numpy", "numba", "zarr", "dask", "distributed", "scipy", "scikit-image", "torch", "monai",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,13 +133,13 @@ def segment(
     status = {
         "status": "running",
         "version": cellseg3d_dist.__version__,
-        "started": _now(),
+        "started": now_text(),
         "command": command or shlex.join(sys.argv),
         **({} if stored is not None else inputs.fingerprints()),
         "deciding": config.deciding(),
         "model": method.facts(),
         "plan": the_plan.to_dict(),
-        "versions": _versions(),
+        "versions": versions(),
     }
     folder = create_output(out, overwrite, status)
     with naming_disk_errors(folder):
@@ -295,7 +290,7 @@ def _run(
         facts = job.run()
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
-        _note_end(folder, runner, "interrupted" if stopped else "failed", {})
+        note_end(folder, runner, "interrupted" if stopped else "failed", {})
         raise
     return _finish(folder, config, inputs, the_plan, runner, facts)
 
@@ -330,10 +325,10 @@ def _finish(
     failed = runner.failed
     status = "blocks failed" if failed else "complete"
     began = time.monotonic()
-    _note_end(folder, runner, "reporting", facts)
+    note_end(folder, runner, "reporting", facts)
     runner.progress.say("report")
     write_run_report(folder.path, config, inputs.volume, the_plan.block_shape)
-    _note_end(folder, runner, status, facts, report_seconds=time.monotonic() - began)
+    note_end(folder, runner, status, facts, report_seconds=time.monotonic() - began)
     if failed:
         block, stage, error = next(iter(failed.values()))
         raise BlocksFailedError(
@@ -341,34 +336,6 @@ def _finish(
             f"in {folder.status_file}; {block} in {stage}: {error} When mended, {folder.go_on}"
         )
     return RunResult(folder.path, facts["cells"], runner.executed)
-
-
-def _note_end(
-    folder: RunFolder, runner: Runner, status: str, facts: dict[str, Any], **more: Any
-) -> None:
-    """Bring ``run.json`` up to date, timings of earlier sittings kept."""
-    earlier = {entry["stage"]: entry for entry in folder.status().get("stages", [])}
-    for summary in runner.summaries:
-        entry = summary.to_dict()
-        before = earlier.get(summary.stage)
-        if before:
-            for key in ("executed", "voxels", "seconds"):
-                entry[key] += before[key]
-            entry["peak_rss"] = max(entry["peak_rss"], before["peak_rss"])
-        earlier[summary.stage] = entry
-    runner.summaries_noted()
-    failed = [
-        {"block": list(block.index), "stage": stage, "error": error}
-        for block, stage, error in runner.failed.values()
-    ]
-    folder.update_status(
-        status=status,
-        ended=_now(),
-        stages=list(earlier.values()),
-        failed_blocks=failed,
-        **({"facts": facts} if facts else {}),
-        **more,
-    )
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -392,15 +359,3 @@ def _changed_inputs(before: dict[str, str], now: dict[str, str], what: str) -> l
         for key in keys
         if before.get(key) != now.get(key)
     ]
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0], "cellseg3d_dist": cellseg3d_dist.__version__}
-    for name in _REPORTED:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def _now() -> str:
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

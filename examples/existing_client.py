@@ -25,7 +25,8 @@ def main() -> None:
         Client(cluster) as client,
     ):
         made = phantom(Path(scratch) / "phantom", (96, 96, 96), seed=3, client=client)
-        result = segment(made.image, Path(scratch) / "run", client=client, block_shape=(64, 64, 64))
+        how = {"model": "intensity", "block_shape": (64, 64, 64)}
+        result = segment(made.image, Path(scratch) / "run", client=client, **how)
         cells = pq.read_table(result.cells, columns=["label", "volume_um3", "intensity_mean"])
         print(f"{made.n_cells} cells are there, {result.n_cells} were found")
         for cell in cells.slice(0, 5).to_pylist():

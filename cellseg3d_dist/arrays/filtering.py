@@ -191,7 +191,9 @@ def threshold_argument(source: Source, widths: Sigma, threshold: Any) -> tuple[A
     if isinstance(threshold, np.generic | np.ndarray):
         threshold = threshold.item()
     value = make_config({"image": "<array>", "threshold": threshold}).threshold
-    return float(value), []
+    if not isinstance(value, float):
+        raise ConfigError("threshold must be 'otsu', a number or a dask array of no dimension.")
+    return value, []
 
 
 def threshold_of(source: Source, widths: Sigma) -> Any:

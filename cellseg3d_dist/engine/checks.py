@@ -39,7 +39,8 @@ def _check_sigmas(config: SegmentConfig, volume: Volume) -> None:
 
 
 def _check_threshold(config: SegmentConfig, volume: Volume) -> None:
-    if config.threshold == "otsu":
+    # a network's foreground is 0..1, see engine.method
+    if config.model != "intensity" or config.threshold is None or config.threshold == "otsu":
         return
     limits = np.finfo(np.float32) if volume.dtype.kind == "f" else np.iinfo(volume.dtype)
     if not limits.min <= config.threshold <= limits.max:

@@ -195,7 +195,7 @@ class Board:
         # the package is optional
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder), purge_step=from_step or None)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder), purge_step=from_step or None)
 
     @staticmethod
     def importable() -> bool:

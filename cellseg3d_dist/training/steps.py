@@ -114,7 +114,7 @@ class Stepper:
             value = float(loss.detach())
             _check_finite("loss", value, step, rate)
             self._optimizer.zero_grad(set_to_none=True)
-            self._scaler.scale(loss).backward()
+            torch.autograd.backward(self._scaler.scale(loss))
             self._update(step, rate)
             return value, said
 

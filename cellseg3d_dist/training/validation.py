@@ -62,7 +62,7 @@ def scores_of(tables: Sequence[ContingencyTable], score: str) -> dict[str, float
             counts[found.threshold] += (found.tp, found.fp, found.fn)
     f1 = {}
     for threshold, (tp, fp, fn) in counts.items():
-        f1[threshold] = float(2 * tp / max(2 * tp + fp + fn, 1))
+        f1[threshold] = float(2 * tp / max(int(2 * tp + fp + fn), 1))
     tp, fp, fn = counts[0.5]
     # cells of different volumes do not meet, so tables add up voxel by voxel
     foreground = foreground_scores(ContingencyTable.merge(tables))

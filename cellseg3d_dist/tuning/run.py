@@ -17,7 +17,7 @@ from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.metrics.scores import CRITERIA, Criterion
 from cellseg3d_dist.networks.cards import bundled
 from cellseg3d_dist.tuning.grids import FRACTIONS, decoder_axes, threshold_axes
-from cellseg3d_dist.tuning.labelling import Judged, Thresholded, labellers
+from cellseg3d_dist.tuning.labelling import Judged, Labeller, Thresholded, labellers
 from cellseg3d_dist.tuning.result import Trial, TuneResult, best_threshold
 from cellseg3d_dist.tuning.samples import Sample, open_samples
 from cellseg3d_dist.tuning.scoring import SCORES, Score, scores_of
@@ -86,7 +86,7 @@ def tune(
     samples = open_samples(method.config, images, labels)
     for sample in samples:
         check_options(method.config, sample.image)
-    found = labellers(method, samples, progress)
+    found: Sequence[Labeller] = labellers(method, samples, progress)
     judged = [Judged(one, s.labels) for one, s in zip(found, samples, strict=True)]
     curve: tuple[tuple[float, float], ...] = ()
     if method.decodes:

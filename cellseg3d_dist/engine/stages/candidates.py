@@ -158,7 +158,6 @@ _NONE = Candidates(
 def inside(found: Candidates, region: Region) -> npt.NDArray[np.bool_]:
     """Which candidates have their centre in a region."""
     start, stop = np.array(region.start), np.array(region.stop)
-    within: npt.NDArray[np.bool_] = ((found.positions >= start) & (found.positions < stop)).all(
-        axis=1
-    )
+    beyond = (found.positions < start) | (found.positions >= stop)
+    within: npt.NDArray[np.bool_] = np.count_nonzero(beyond, axis=1) == 0
     return within
