@@ -93,10 +93,9 @@ def test_swinunetr_comes_back(tmp_path):
     card = card.model_copy(update={"architecture": "swinunetr"})
     network = network_of(card)
     save_model(tmp_path / "a", network, card)
-    image = torch.rand(1, 1, 64, 64, 64)
-    with torch.inference_mode():
-        loaded = load_model(tmp_path / "a").network(image)
-        assert torch.equal(loaded, network.eval()(image))
+    loaded = load_model(tmp_path / "a").network.state_dict()
+    assert list(loaded) == list(network.state_dict())
+    assert all(torch.equal(loaded[name], value) for name, value in network.state_dict().items())
 
 
 def test_a_wnet_keeps_its_encoder_only(tmp_path):

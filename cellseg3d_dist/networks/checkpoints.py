@@ -84,7 +84,7 @@ def read_checkpoint(path: str | Path) -> State:
 
 
 def _why(error: Exception) -> str:
-    named = re.search(r"(?:GLOBAL|global|class) [`']?([A-Za-z_][\w]*\.[\w.]+)", str(error))
+    named = re.search(r"(?:GLOBAL|class) [`']?([A-Za-z_][\w.]*)", str(error))
     if named:
         return (
             f"holds more than tensors: {named[1][:80]}. That could run code, so it was not "
