@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from segmenting import store
 
 from cellseg3d_dist.config import make_config
 from cellseg3d_dist.engine.decoding import decode
@@ -18,17 +19,20 @@ from cellseg3d_dist.engine.inputs import ImageInput, MaskInput
 from cellseg3d_dist.engine.method import Method
 from cellseg3d_dist.engine.pipeline import Pipeline
 from cellseg3d_dist.engine.plan import make_plan
+from cellseg3d_dist.engine.prediction import _maxima, _stored
 from cellseg3d_dist.engine.progress import NoProgress
 from cellseg3d_dist.engine.runner import Runner
 from cellseg3d_dist.engine.stage import Outcome
 from cellseg3d_dist.engine.stages.predict import Predict
 from cellseg3d_dist.grid import Selection
-from cellseg3d_dist.volumes import create_image, open_volume
+from cellseg3d_dist.volumes import open_volume
 
 
 @dataclass(frozen=True)
 class NoNetwork:
     """In place of a network."""
+
+    compat: str | None = None
 
     def decides(self):
         return {}
@@ -107,10 +111,12 @@ def decode_in_blocks(
     if mask is not None:
         stored = open_volume(mask.astype(np.uint8), voxel_size=voxel_size)
         inside = MaskInput.fitting(stored, shape, (0, 0, 0))
-    image = ImageInput(open_volume(np.zeros(shape, np.uint8), voxel_size=voxel_size), inside)
     run_folder = RunFolder(folder)
     resumed = run_folder.prediction.exists()
-    folder.mkdir(exist_ok=True)
+    if not resumed:
+        folder.mkdir()
+        store(folder / "image.ome.zarr", np.zeros(shape, np.uint8), voxel_size)
+    image = ImageInput(open_volume(folder / "image.ome.zarr"), inside)
     run_folder.write_status({"status": "running"})
     runner = Runner(run_folder, executor or SerialExecutor(shuffle=0), NoProgress(), {}, resumed)
     job = Pipeline(config, make_plan(method, image.volume), image, None, run_folder, runner, method)
@@ -132,29 +138,7 @@ def _predict(job, prediction, resumed):
     file = job.folder.path / "prediction.npy"
     if not resumed:
         np.save(file, prediction)
-        create_image(
-            job.folder.prediction,
-            shape=job.grid.shape,
-            dtype=np.uint8,
-            block_shape=job.grid.block_shape,
-            voxel_size=job.image.volume.voxel_size,
-            n_levels=1,
-            kind="image",
-            channels=job.method.stored_channels,
-        )
-    from cellseg3d_dist.engine.prediction import _maxima
-    from cellseg3d_dist.volumes import plan_image
-
-    image = plan_image(
-        job.folder.prediction,
-        shape=job.grid.shape,
-        dtype=np.uint8,
-        block_shape=job.grid.block_shape,
-        voxel_size=job.image.volume.voxel_size,
-        n_levels=1,
-        kind="image",
-        channels=job.method.stored_channels,
-    )
+    image = _stored(job)
     stage = PredictFromFile(
         job.image, image.levels[0], job.folder.work, NoNetwork(), (0, 1), job.plan.reach,
         job.plan.sparse, file=file,
