@@ -428,3 +428,10 @@ def test_bundled_weights_are_part_of_the_package():
     ignored = (root / ".gitignore").read_text().splitlines()
     assert cards.BUNDLED.is_relative_to(root / "cellseg3d_dist")
     assert not {"weights", "weights/", "*.safetensors", "*.json"} & set(ignored)
+
+
+def test_every_key_of_a_card_is_described():
+    text = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    table = text.split("## The card")[1].split("##")[0]
+    for key in Card.model_fields:
+        assert f"`{key}`" in table

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from cellseg3d_dist.errors import BadInputError
+from cellseg3d_dist.networks.predictor import quantised
 from cellseg3d_dist.networks.weights import AsTrained, Model
 
 #: Windows of this many voxels a side, sharing this fraction with their neighbours.
@@ -95,8 +96,8 @@ def cellseg3d_channels(model: Model, image: npt.NDArray[Any]) -> npt.NDArray[np.
     """
     output = cellseg3d_inference(model.network, image, architecture=model.card.architecture)
     channel = model.card.foreground_channel
-    chosen = output[-1 if channel is None else channel]
-    return np.floor(chosen * np.float32(255) + np.float32(0.5)).astype(np.uint8)[None]
+    stored: npt.NDArray[np.uint8] = quantised(output[-1 if channel is None else channel][None])
+    return stored
 
 
 @dataclass(frozen=True)
