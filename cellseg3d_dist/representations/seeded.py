@@ -120,4 +120,5 @@ def _large(labels: npt.NDArray[Any], n: int, min_voxels: int) -> npt.NDArray[np.
     large = sizes_of(labels, n) >= min_voxels
     final = np.zeros(n + 1, np.uint32)
     final[1:] = np.where(large, np.cumsum(large), 0)
-    return final[labels]
+    renumbered: npt.NDArray[np.uint32] = final[labels]
+    return renumbered
