@@ -78,7 +78,7 @@ class WNetLoss(BaseModel):
 
     form: Literal["pairwise", "centroid"] = _key("pairwise or centroid", "pairwise")
     w_ncut: float = _key("a number of at least 0", 0.5, ge=0)
-    w_rec: float = _key("a number of at least 0", 5e-3, ge=0)
+    w_rec: float = _key("a number of at least 0", 0.02, ge=0)
     reconstruction: Literal["mse", "bce"] = _key("mse or bce", "mse")
     sigma_i: float = _key(_A_POSITIVE, 100.0, gt=0)
     sigma_x: float = _key(_A_POSITIVE, 4.0, gt=0)
