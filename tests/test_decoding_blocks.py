@@ -11,9 +11,9 @@ from cellseg3d_dist.engine.executors import DaskExecutor
 from cellseg3d_dist.representations import decoding_parameters, representation
 from cellseg3d_dist.representations.seeded import decode_seeded
 
-SHAPE = (18, 27, 31)
+SHAPE = (14, 24, 28)
 #: The whole, some blocks, and blocks smaller than a cell.
-CUTS = [(18, 27, 31), (10, 16, 12), (7, 9, 8)]
+CUTS = [SHAPE, (10, 16, 12), (7, 8, 9)]
 ISOTROPIC = (1.0, 1.0, 1.0)
 COARSE_Z = (2.0, 1.0, 1.0)
 
@@ -140,7 +140,7 @@ def test_labels_of_any_prediction_are_those_of_the_whole(name, cut, check):
 
 @pytest.mark.parametrize("name", ["star", "flow"])
 def test_labels_of_cells_in_coarse_planes(name, check):
-    found = check(name, encoded(name, COARSE_Z), (7, 9, 8), COARSE_Z)
+    found = check(name, encoded(name, COARSE_Z), (7, 10, 9), COARSE_Z)
     assert found.labels.max() > 10
 
 
@@ -161,7 +161,7 @@ def test_a_mask_is_the_end_of_the_foreground(name, check):
         # objects all of which lies outside are gone
         whole = np.unique(whole, return_inverse=True)[1].reshape(SHAPE)
     found = check(
-        name, prediction, (6, 9, 8), whole=whole, mask=mask, parameters=parameters, flood_halo=2
+        name, prediction, (7, 12, 9), whole=whole, mask=mask, parameters=parameters, flood_halo=2
     )
     assert found.facts["blocks"]["outside_mask"] > 0
 
