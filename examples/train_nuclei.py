@@ -30,7 +30,7 @@ SUPERVISED: dict[str, Any] = {
     "patch": (32, 48, 48),
     "halo": (8, 8, 8),
     "batch": 2,
-    "steps": 2400,
+    "steps": 1600,
     "steps_per_epoch": 50,
     "validation_fraction": 0,
     "learning_rate": 3e-3,

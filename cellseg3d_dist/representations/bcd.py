@@ -63,7 +63,9 @@ class BcdParameters:
         sigma in micrometres, as in Voronoi-Otsu labelling.
     foreground, foreground_distance : float
         Cells grow where B and D are above these. Distances are fractions of D's 0..1, the
-        inside of cells.
+        inside of cells; below 0, D does not limit them. It should not where D is the
+        ``instance`` variant: it falls to -1 at once outside, so blurred by a network it
+        passes 0 well inside a cell.
     min_seed_voxels, min_voxels : int
         Seeds and cells with fewer voxels are dropped. (The paper's data: 32 and 128.)
 
@@ -90,7 +92,7 @@ class BcdParameters:
             seed_contour=self.seed_contour,
             seed_distance=self.seed_distance,
             foreground=self.foreground,
-            foreground_distance=self.foreground_distance,
+            foreground_distance=max(0.0, self.foreground_distance),
         )
         check_voxels("bcd", min_seed_voxels=self.min_seed_voxels, min_voxels=self.min_voxels)
 
@@ -182,7 +184,8 @@ class Bcd:
         cell, contour, depth = prediction
         # D is stored as (D + 1) / 2
         foreground = above(cell, parameters.foreground)
-        foreground &= above(depth, (parameters.foreground_distance + 1) / 2)
+        if parameters.foreground_distance >= 0:
+            foreground &= above(depth, (parameters.foreground_distance + 1) / 2)
         seeds = foreground & above(cell, parameters.seed_foreground)
         seeds &= below(contour, parameters.seed_contour)
         seeds &= above(depth, (parameters.seed_distance + 1) / 2)
