@@ -104,6 +104,8 @@ class Certificate:
         Blocks settled by exchange with their neighbours, in ``rounds`` rounds.
     open_last : int
         Voxels left open; anything but 0 breaks the promise.
+    of : str
+        What was proven, where it is not foreground voxels: 'candidates' of stars.
     """
 
     voxels: int
@@ -112,6 +114,7 @@ class Certificate:
     blocks_exchanged: int = 0
     rounds: int = 0
     open_last: int = 0
+    of: str = "foreground voxels"
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,7 @@ def _certificate(facts: dict[str, Any]) -> Certificate | None:
         blocks_exchanged=found["exchanged"],
         rounds=found["rounds"],
         open_last=found["open_last"],
+        of=found.get("of", "foreground voxels"),
     )
 
 

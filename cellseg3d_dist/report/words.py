@@ -117,7 +117,7 @@ def certificate(data: ReportData) -> list[str]:
         return ["This run recorded no proof that its labels do not depend on the cut."]
     closed = proof.voxels - proof.open_first
     out = [
-        f"Of {proof.voxels:,} foreground voxels, {closed:,} "
+        f"Of {proof.voxels:,} {proof.of}, {closed:,} "
         f"({text.share(closed, proof.voxels)}) were proven by their own block at once: no path "
         f"from outside its read region could have changed their label. "
         f"{proof.open_first:,} were open."
