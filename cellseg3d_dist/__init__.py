@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cellseg3d_dist.arrays import label, measure, predict
     from cellseg3d_dist.phantoms import phantom
     from cellseg3d_dist.segmentation import plan, resume, segment
+    from cellseg3d_dist.training.train import train
     from cellseg3d_dist.volumes import open_volume
 
 __version__ = "0.1.0"
@@ -27,9 +28,20 @@ _WHERE = {
     "predict": "cellseg3d_dist.arrays",
     "resume": "cellseg3d_dist.segmentation",
     "segment": "cellseg3d_dist.segmentation",
+    "train": "cellseg3d_dist.training.train",
 }
 
-__all__ = ["label", "measure", "open_volume", "phantom", "plan", "predict", "resume", "segment"]
+__all__ = [
+    "label",
+    "measure",
+    "open_volume",
+    "phantom",
+    "plan",
+    "predict",
+    "resume",
+    "segment",
+    "train",
+]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

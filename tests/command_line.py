@@ -44,7 +44,7 @@ class CommandLine:
     def __call__(self, *arguments):
         """Run; unless a test names a model the image itself is the foreground, without torch."""
         self._capsys.readouterr()
-        if arguments and arguments[0] in ("segment", "plan") and "--model" not in arguments:
+        if arguments and arguments[0] in ("segment", "plan", "tune") and "--model" not in arguments:
             arguments = (arguments[0], "--model", "intensity", *arguments[1:])
         code = run([str(argument) for argument in arguments])
         found = self._capsys.readouterr()

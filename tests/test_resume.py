@@ -27,6 +27,7 @@ from cellseg3d_dist.segmentation import resume, segment
 SHAPE = (132, 47, 44)
 BLOCK_SHAPE = (37, 25, 23)  # 4 x 2 x 2 blocks, two levels
 OPTIONS = {
+    "model": "intensity",
     "block-shape": "37,25,23", "spot-sigma": "1", "outline-sigma": "0.6", "flood-halo": "2",
     "min-volume": "5", "executor": "dask", "workers": "2",
 }  # fmt: skip

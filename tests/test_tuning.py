@@ -188,7 +188,8 @@ def planted():
     image, _ = blobs(5)
     truth = voronoi_otsu(image, VoronoiSpec((1.0, 2.0, 2.0), (0.45, 0.9, 0.9), 141.0))
     result = tune(
-        image, truth.astype(np.int32), voxel_size=SIZE, spot_sigma="2um", outline_sigma="1um",
+        image, truth.astype(np.int32), model="intensity", voxel_size=SIZE, spot_sigma="2um",
+        outline_sigma="1um",
         threshold=141.0, sweeps=2, score="dice",
     )  # fmt: skip
     return image, truth, result
@@ -267,7 +268,7 @@ def test_images_that_are_too_large_are_refused(monkeypatch):
 def test_what_cannot_be_scored_is_refused(labels, more, match):
     image = np.zeros((4, 5, 6), np.uint8)
     with pytest.raises(ConfigError, match=match):
-        tune(image, labels, **{"voxel_size": (1, 1, 1)} | more)
+        tune(image, labels, **{"voxel_size": (1, 1, 1), "model": "intensity"} | more)
 
 
 def test_rounding_keeps_digits():
