@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from cellseg3d_dist.training import reading
 from cellseg3d_dist.training.annotated import annotated
 from cellseg3d_dist.training.augmentation import Augmentation
 from cellseg3d_dist.training.pairs import Pair
-from cellseg3d_dist.training.patches import PatchSampler, prefetched
+from cellseg3d_dist.training.patches import PatchSampler
 from cellseg3d_dist.training.reading import told_apart
 from cellseg3d_dist.volumes import open_volume
 
@@ -90,10 +90,9 @@ def test_batches_depend_on_seed_and_step_alone():
     # another order, nothing kept in memory, threads
     again = PatchSampler(pairs, Distance(), (8, 16, 16), 3, seed=5, cache_bytes=0)
     assert all(same(again.batch(step), wanted[step]) for step in (5, 0, 3))
-    for workers in (0, 1, 3):
-        found = list(prefetched(again, 2, 6, workers))
-        assert len(found) == 4
-        assert all(same(a, b) for a, b in zip(found, wanted[2:], strict=True))
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(again.batch, range(2, 6)))
+    assert all(same(a, b) for a, b in zip(found, wanted[2:], strict=True))
     other = PatchSampler(pairs, Distance(), (8, 16, 16), 3, seed=6)
     assert not same(other.batch(0), wanted[0])
     assert not same(wanted[0], wanted[1])
@@ -347,21 +346,3 @@ def test_arguments_that_cannot_be(options, message):
     given_options = {"pairs": [random_pair()], "patch": (4, 4, 4), "batch": 1, **options}
     with pytest.raises(ConfigError, match=message):
         PatchSampler(representation=Distance(), **given_options)
-
-
-def test_prefetching_stops_and_raises():
-    class Failing:
-        def batch(self, step):
-            if step == 3:
-                raise ConfigError("step 3")
-            return step
-
-    found = []
-    with pytest.raises(ConfigError, match="step 3"):
-        found.extend(prefetched(Failing(), 0, 9, 2))
-    assert found == [0, 1, 2]
-    early = prefetched(Failing(), 0, 3, 2)
-    assert next(early) == 0
-    early.close()
-    assert not any(t.name.startswith("patches") for t in threading.enumerate())
-    assert list(prefetched(Failing(), 3, 3, 1)) == []

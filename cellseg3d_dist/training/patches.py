@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -260,30 +258,6 @@ class PatchSampler:
         if warp.is_rigid_on_voxels:
             return warp.footprint(self.patch)
         return np.array(self.patch, np.float64)
-
-
-def prefetched(sampler: PatchSampler, start: int, stop: int, workers: int = 1) -> Iterator[Batch]:
-    """The batches of steps ``start`` to ``stop`` in order, made ahead by threads.
-
-    Parameters
-    ----------
-    workers : int
-        Threads; 0 makes each batch when it is asked for.
-    """
-    if workers < 1:
-        yield from (sampler.batch(step) for step in range(start, stop))
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="patches")
-    try:
-        pending: deque[Future[Batch]] = deque()
-        for step in range(start, stop):
-            pending.append(pool.submit(sampler.batch, step))
-            if len(pending) > workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _check(

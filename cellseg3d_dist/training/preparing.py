@@ -15,7 +15,7 @@ from cellseg3d_dist.grid import Region
 from cellseg3d_dist.networks.cards import Card, make_card
 from cellseg3d_dist.networks.registry import build, divisor, for_inference
 from cellseg3d_dist.networks.resampling import Size
-from cellseg3d_dist.networks.weights import load_model
+from cellseg3d_dist.networks.weights import AsTrained, load_model
 from cellseg3d_dist.representations import Representation, representation
 from cellseg3d_dist.training.augmentation import Augmentation
 from cellseg3d_dist.training.config import TrainConfig
@@ -98,6 +98,11 @@ def _network(
     if config.weights is None:
         return config, *_new_network(config)
     model = load_model(config.weights)
+    if isinstance(model.network, AsTrained):
+        raise ConfigError(
+            f"weights {config.weights} were converted from a checkpoint with another input scale "
+            f"or order of axes, which training does not keep. Start from other weights."
+        )
     card, given = model.card, config.model_fields_set
     known: dict[str, Any] = {
         "architecture": card.architecture,
