@@ -105,7 +105,7 @@ class Plan:
         yield f"memory per worker, limit {self.memory_limit / 2**30:.2f} GiB:"
         for stage in self.stages:
             yield (
-                f"  {stage.stage:<10} {stage.n_bytes / 2**30:.2f} GiB, "
+                f"  {stage.stage:<17} {stage.n_bytes / 2**30:.2f} GiB, "
                 f"reads {_by(stage.read_region)} voxels"
             )
 
