@@ -51,7 +51,7 @@ WNET: dict[str, Any] = {
     "optimizer": "adam",
     "learning_rate": 1e-3,
     "ema": 0.98,
-    "objective_options": {"sigma_i": 100.0, "w_rec": 0.04},
+    "objective_options": {"sigma_i": 100.0, "w_rec": 0.04, "smoothing": 0.8},
     "data_licence": "CC BY 3.0 (BBBC050), MIT (CellSeg3D)",
 }
 SHORT = {"steps": 600}
