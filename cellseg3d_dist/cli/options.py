@@ -60,6 +60,8 @@ OutlineSigma = Annotated[
     str | None,
     option("Smoothing before the threshold: 2um, or voxels; 0 is none [2um].", "LENGTH"),
 ]
+Connectivity = Annotated[str | None, option("6, 18 or 26 neighbours, for components [6].", "N")]
+MinVolume = Annotated[str | None, option("Drop smaller cells: 200um3, or voxels.", "VOLUME")]
 VoxelSize = Annotated[
     str | None, option("Micrometres, needed where the image states none.", "Z,Y,X")
 ]

@@ -15,6 +15,7 @@ from cellseg3d_dist.cli.options import (
     Channel,
     Compat,
     Config,
+    Connectivity,
     Decoder,
     Device,
     Flips,
@@ -23,6 +24,7 @@ from cellseg3d_dist.cli.options import (
     Instances,
     Level,
     MemoryLimit,
+    MinVolume,
     Model,
     Out,
     OutlineSigma,
@@ -65,12 +67,8 @@ def segment(
     spot_sigma: SpotSigma = None,
     outline_sigma: OutlineSigma = None,
     decoder: Decoder = None,
-    connectivity: Annotated[
-        str | None, option("6, 18 or 26 neighbours, for components [6].", "N")
-    ] = None,
-    min_volume: Annotated[
-        str | None, option("Drop smaller cells: 200um3, or voxels.", "VOLUME")
-    ] = None,
+    connectivity: Connectivity = None,
+    min_volume: MinVolume = None,
     max_volume: Annotated[
         str | None, option("Drop larger cells: 5000um3, or voxels.", "VOLUME")
     ] = None,

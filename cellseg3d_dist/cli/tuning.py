@@ -10,11 +10,13 @@ import typer
 from cellseg3d_dist.cli.options import (
     Batch,
     Channel,
+    Connectivity,
     Decoder,
     Device,
     Flips,
     Instances,
     Level,
+    MinVolume,
     Model,
     OutlineSigma,
     RegionBox,
@@ -55,12 +57,8 @@ def tune(
     spot_sigma: SpotSigma = None,
     outline_sigma: OutlineSigma = None,
     decoder: Decoder = None,
-    connectivity: Annotated[
-        str | None, option("6, 18 or 26 neighbours, for components [6].", "N")
-    ] = None,
-    min_volume: Annotated[
-        str | None, option("Drop smaller cells: 200um3, or voxels.", "VOLUME")
-    ] = None,
+    connectivity: Connectivity = None,
+    min_volume: MinVolume = None,
     voxel_size: VoxelSize = None,
     channel: Channel = None,
     time: Time = None,
