@@ -21,6 +21,7 @@ ORDER = (
     "grid",
     "config",
     "instances",
+    "preprocessing",
     "representations",
     "merging",
     "metrics",
