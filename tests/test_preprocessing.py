@@ -160,8 +160,8 @@ def test_equalisation_is_like_that_of_scikit_image():
 
 def test_a_low_limit_leaves_the_image_as_it_is():
     image, tiles = smooth((8, 9, 10)), TileGrid((8, 9, 10), (4, 4, 4))
-    tables = Curves(image, tiles, 1 / N_BINS, 0.0, 1000.0)
-    got = whole(image, [Equalise(1 / N_BINS, (4, 4, 4))], high=1000.0, tables=tables)
+    tables = Curves(image, tiles, 1e-9, 0.0, 1000.0)
+    got = whole(image, [Equalise(1e-9, (4, 4, 4))], high=1000.0, tables=tables)
     np.testing.assert_allclose(got, image, rtol=1e-5, atol=1e-3)
 
 

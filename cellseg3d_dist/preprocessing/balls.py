@@ -17,8 +17,10 @@ from cellseg3d_dist.grid import Triple
 Image = npt.NDArray[np.float32]
 Radius = tuple[float, float, float]
 
+#: Up to so many voxels of a ball, whole rows are compared at a time; beyond, voxel by voxel.
+_FEW = 64
 #: Up to so many values are sorted by insertion, more are parted.
-_FEW = 20
+_SORTED = 20
 
 
 def ball_radius(radius: Radius) -> Triple:
@@ -72,18 +74,21 @@ def median(padded: Image, radius: Radius) -> Image:
     out = np.empty(_inner(padded, reach), np.float32)
     _, ny, nx = padded.shape
     flat = ball(radius) @ np.array([ny * nx, nx, 1])
-    _median(padded.reshape(-1), padded.shape, flat, reach, out)
+    kernel = _median_of_rows if flat.size <= _FEW else _median
+    kernel(padded.reshape(-1), padded.shape, flat, reach, out)
     return out
 
 
 def erosion(padded: Image, radius: Radius) -> Image:
     """Least value over the ball around each voxel; sizes as for :func:`median`."""
     reach = ball_radius(radius)
-    out = np.full(_inner(padded, reach), np.inf, np.float32)
+    nz, ny, nx = _inner(padded, reach)
+    # whole rows, margins too: contiguous ones become vector code
+    out = np.full((nz, ny, padded.shape[2]), np.inf, np.float32)
     offsets = ball(radius)
-    rows, half = np.unique(offsets[:, :2], axis=0, return_counts=True)
-    _least(padded.copy(), rows, half // 2, reach, out)
-    return out
+    rows, lengths = np.unique(offsets[:, :2], axis=0, return_counts=True)
+    _least(padded.copy(), rows + reach[:2], lengths // 2, out)
+    return np.ascontiguousarray(out[:, :, reach[2] : reach[2] + nx])
 
 
 def dilation(padded: Image, radius: Radius) -> Image:
@@ -94,6 +99,37 @@ def dilation(padded: Image, radius: Radius) -> Image:
 def _inner(padded: Image, reach: Triple) -> Triple:
     z, y, x = (n - 2 * r for n, r in zip(padded.shape, reach, strict=True))
     return (z, y, x)
+
+
+@numba.njit(cache=True, nogil=True)
+def _median_of_rows(image, shape, offsets, reach, out):  # type: ignore[no-untyped-def]
+    """Selection up to the middle, a row of voxels at a time: comparisons become vector code."""
+    _, ny, nx = shape
+    n, width = offsets.size, out.shape[2]
+    rows = np.empty((n, width), np.float32)
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            at = ((z + reach[0]) * ny + y + reach[1]) * nx + reach[2]
+            for i in range(n):
+                _copy(image, at + offsets[i], rows[i])
+            for i in range(n // 2 + 1):
+                for j in range(i + 1, n):
+                    _order(rows[i], rows[j])
+            _copy(rows[n // 2], 0, out[z, y])
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy(source, start, row):  # type: ignore[no-untyped-def]
+    for x in range(row.size):
+        row[x] = source[start + x]
+
+
+@numba.njit(cache=True, nogil=True)
+def _order(less, more):  # type: ignore[no-untyped-def]
+    for x in range(less.size):
+        a, b = less[x], more[x]
+        less[x] = b if b < a else a
+        more[x] = a if b < a else b
 
 
 @numba.njit(cache=True, nogil=True)
@@ -113,7 +149,7 @@ def _median(image, shape, offsets, reach, out):  # type: ignore[no-untyped-def]
 def _middle(values):  # type: ignore[no-untyped-def]
     """Middle value of an odd number of them, whose order is lost."""
     low, high, middle = 0, values.size - 1, values.size // 2
-    while high - low > _FEW:
+    while high - low > _SORTED:
         pivot = values[(low + high) // 2]
         i, j = low, high
         while i <= j:
@@ -141,37 +177,38 @@ def _middle(values):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _least(image, rows, half, reach, out):  # type: ignore[no-untyped-def]
+def _least(image, rows, half, out):  # type: ignore[no-untyped-def]
     """Least values of windows along x grow from row length to row length, in place."""
-    nz, ny, nx = out.shape
     for k in range(half.max() + 1):
         if k > 0:
-            _widen(image, k)
+            _widen(image)
         for i in range(half.size):
             if half[i] != k:
                 continue
-            dz, dy = rows[i, 0] + reach[0], rows[i, 1] + reach[1]
-            for z in range(nz):
-                for y in range(ny):
-                    _take_less(out[z, y], image[z + dz, y + dy, reach[2] : reach[2] + nx])
+            for z in range(out.shape[0]):
+                for y in range(out.shape[1]):
+                    _take_less(out[z, y], image[z + rows[i, 0], y + rows[i, 1]])
 
 
 @numba.njit(cache=True, nogil=True)
 def _take_less(out, other):  # type: ignore[no-untyped-def]
     for x in range(out.size):
-        out[x] = min(out[x], other[x])
+        a, b = out[x], other[x]
+        out[x] = b if b < a else a
 
 
 @numba.njit(cache=True, nogil=True)
-def _widen(image, k):  # type: ignore[no-untyped-def]
-    """Windows that reach k - 1 to each side come to reach k."""
+def _widen(image):  # type: ignore[no-untyped-def]
+    """Windows along x come to reach one voxel more on each side."""
     nz, ny, nx = image.shape
-    line = np.empty(nx, image.dtype)
+    line = np.full(nx + 2, np.inf, np.float32)
     for z in range(nz):
         for y in range(ny):
             row = image[z, y]
-            line[:] = row
-            for x in range(1, nx):
-                row[x] = min(row[x], line[x - 1])
-            for x in range(nx - 1):
-                row[x] = min(row[x], line[x + 1])
+            for x in range(nx):
+                line[x + 1] = row[x]
+            for x in range(nx):
+                a, b = line[x], line[x + 2]
+                a = b if b < a else a
+                b = line[x + 1]
+                row[x] = b if b < a else a

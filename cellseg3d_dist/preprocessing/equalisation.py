@@ -102,7 +102,7 @@ def curve(counts: npt.NDArray[np.int64], clip: float) -> Curves:
         A tile's histogram; of no voxel, the curve is a straight line.
     clip : float
         Largest share of the tile's voxels in one bin; what is above is spread over all bins.
-        1 cuts nothing, 1 / N_BINS and less leaves the image as it is.
+        1 cuts nothing; the nearer to 0, the less the image changes.
 
     Returns
     -------
@@ -111,8 +111,7 @@ def curve(counts: npt.NDArray[np.int64], clip: float) -> Curves:
     total = int(counts.sum())
     edges = np.linspace(0, 1, N_BINS + 1)
     if total:
-        limit = max(clip, 1 / N_BINS) * total
-        kept = np.minimum(counts, limit)
+        kept = np.minimum(counts, clip * total)
         kept += (total - kept.sum()) / N_BINS
         edges[1:] = np.cumsum(kept) / total
         edges[-1] = 1.0
