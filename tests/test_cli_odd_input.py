@@ -19,7 +19,7 @@ SIZE = ("--voxel-size", "1,1,1")
 @pytest.fixture
 def no_report(monkeypatch):
     """Figures take most of a small run's time; other tests look at the report."""
-    monkeypatch.setattr("cellseg3d_dist.segmentation.write_run_report", lambda *given: None)
+    monkeypatch.setattr("cellseg3d_dist.segmentation.running.write_run_report", lambda *given: None)
 
 
 def labels_of(folder):

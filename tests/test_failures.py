@@ -35,7 +35,7 @@ COMPONENTS = COMMON | {"instances": "components", "outline_sigma": "0", "thresho
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch):
-    monkeypatch.setattr(segmentation, "write_run_report", lambda *args, **kwargs: None)
+    monkeypatch.setattr(segmentation.running, "write_run_report", lambda *args, **kwargs: None)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,9 @@ def undisturbed(source, tmp_path_factory):
         if name not in made:
             made[name] = tmp_path_factory.mktemp("undisturbed") / name
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(segmentation, "write_run_report", lambda *args, **kwargs: None)
+                patch.setattr(
+                    segmentation.running, "write_run_report", lambda *args, **kwargs: None
+                )
                 segment(source, made[name], **options)
         return made[name]
 
@@ -235,7 +237,7 @@ def test_blocks_in_another_order_or_done_twice_change_nothing(
 
     monkeypatch.setattr(executors, "run_block", twice)
     monkeypatch.setattr(
-        segmentation, "SerialExecutor", lambda: executors.SerialExecutor(shuffle=seed)
+        segmentation.running, "SerialExecutor", lambda: executors.SerialExecutor(shuffle=seed)
     )
     segment(source, tmp_path / "out", **VORONOI)
     assert_same_output(tmp_path / "out", undisturbed("voronoi", VORONOI))
@@ -246,10 +248,12 @@ def test_a_plan_without_redo_resumed_where_memory_has_changed(
 ):
     """What a sitting may use decides how blocks are computed, not what a resumed run trusts."""
     out = tmp_path / "out"
-    make_plan = segmentation.make_plan
+    make_plan = segmentation.preparing.make_plan
     with monkeypatch.context() as patch:
         breaking(patch, "relabel", 3)
-        patch.setattr(segmentation, "make_plan", lambda *a: replace(make_plan(*a), redo=False))
+        patch.setattr(
+            segmentation.preparing, "make_plan", lambda *a: replace(make_plan(*a), redo=False)
+        )
         with pytest.raises(BlocksFailedError):
             segment(source, out, **VORONOI)
     assert resume(out).executed < GRID.n_blocks

@@ -56,7 +56,7 @@ def finished(folder, block, dtype, options, full=False):
     options = options | ({"threshold": 30} if full else {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(executors, "run_block", keep)
-        patch.setattr(segmentation, "write_run_report", lambda *args, **kwargs: None)
+        patch.setattr(segmentation.running, "write_run_report", lambda *args, **kwargs: None)
         segment(
             source, folder / "out", executor="serial", keep_work=True, block_shape=(block,) * 3,
             memory_limit="64GB", model="intensity", **options,

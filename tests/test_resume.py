@@ -285,7 +285,7 @@ SERIAL = {
 
 @pytest.fixture
 def _no_report(monkeypatch):
-    monkeypatch.setattr(segmentation, "write_run_report", lambda *args, **kwargs: None)
+    monkeypatch.setattr(segmentation.running, "write_run_report", lambda *args, **kwargs: None)
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +293,7 @@ def kept(source, tmp_path_factory):
     """A finished run that is as if it had been interrupted at its end."""
     out = tmp_path_factory.mktemp("kept") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, "write_run_report", lambda *args, **kwargs: None)
+        patch.setattr(segmentation.running, "write_run_report", lambda *args, **kwargs: None)
         segment(source, out, **SERIAL)
     return out
 

@@ -30,7 +30,7 @@ WHOLE = (64, 64, 64)
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch):
     """The report has tests of its own; here it would only cost time."""
-    monkeypatch.setattr(segmentation, "write_run_report", lambda *args, **kwargs: None)
+    monkeypatch.setattr(segmentation.running, "write_run_report", lambda *args, **kwargs: None)
 
 
 def nuclei(shape=SHAPE, seed=0):
@@ -117,11 +117,11 @@ def without_redo(*args):
     return replace(MAKE_PLAN(*args), redo=False)
 
 
-MAKE_PLAN = segmentation.make_plan
+MAKE_PLAN = segmentation.preparing.make_plan
 
 
 def test_open_voxels_are_settled_by_exchange_where_no_redo_fits(stored, tmp_path, monkeypatch):
-    monkeypatch.setattr(segmentation, "make_plan", without_redo)
+    monkeypatch.setattr(segmentation.preparing, "make_plan", without_redo)
     options = {"spot_sigma": "3", "outline_sigma": "0", "threshold": 300}
     expected = in_one_piece(nuclei(), **options)
     for number, (block_shape, halo) in enumerate([((9, 11, 10), 1), ((16, 7, 20), 2)]):
