@@ -45,11 +45,21 @@ def components(
     ConfigError
         If the connectivity is none of the three.
     """
+    as_bytes = np.ascontiguousarray(mask != 0).view(np.uint8)
+    return components_of_labels(as_bytes, connectivity)
+
+
+def components_of_labels(
+    labels: npt.NDArray[Any], connectivity: int = 6
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    """Label the connected components of each label: neighbours of other labels are apart.
+
+    Parameters, returns and errors are those of :func:`components`.
+    """
     if connectivity not in REACH:
         raise ConfigError(f"connectivity {connectivity} is unknown. Use 6, 18 or 26.")
-    as_bytes = np.ascontiguousarray(mask != 0).view(np.uint8)
-    labels, first = _label(as_bytes, REACH[connectivity])
-    return labels, first
+    found, first = _label(labels, REACH[connectivity])
+    return found, first
 
 
 def names_of_first_voxels(
@@ -81,7 +91,8 @@ def names_of_first_voxels(
 
 
 @numba.njit(cache=True, nogil=True)
-def _find(parent, a):  # type: ignore[no-untyped-def]
+def find(parent, a):  # type: ignore[no-untyped-def]
+    """The root of a, halving the path to it."""
     while parent[a] != a:
         parent[a] = parent[parent[a]]
         a = parent[a]
@@ -89,9 +100,10 @@ def _find(parent, a):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _union(parent, a, b):  # type: ignore[no-untyped-def]
-    a = _find(parent, a)
-    b = _find(parent, b)
+def union(parent, a, b):  # type: ignore[no-untyped-def]
+    """Unite the trees of a and b; the smaller root is that of both."""
+    a = find(parent, a)
+    b = find(parent, b)
     if a < b:
         parent[b] = a
     else:
@@ -105,7 +117,7 @@ def _grown(array):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _runs(mask):  # type: ignore[no-untyped-def]
-    """Runs of foreground along x: first and one past last x, and the first run of each row."""
+    """Runs of one label along x: first and one past last x, and the first run of each row."""
     nz, ny, nx = mask.shape
     begin = np.empty(4096, np.int32)
     end = np.empty(4096, np.int32)
@@ -114,10 +126,9 @@ def _runs(mask):  # type: ignore[no-untyped-def]
     for row in range(nz * ny):
         row_first[row] = n
         line = mask[row // ny, row % ny]
-        if n + nx // 2 + 1 >= begin.size:
-            while n + nx // 2 + 1 >= begin.size:
-                begin = _grown(begin)
-                end = _grown(end)
+        while n + nx >= begin.size:
+            begin = _grown(begin)
+            end = _grown(end)
         x = 0
         while x < nx:
             while x < nx and line[x] == 0:
@@ -125,7 +136,7 @@ def _runs(mask):  # type: ignore[no-untyped-def]
             if x == nx:
                 break
             begin[n] = x
-            while x < nx and line[x] != 0:
+            while x < nx and line[x] == line[begin[n]]:
                 x += 1
             end[n] = x
             n += 1
@@ -134,15 +145,23 @@ def _runs(mask):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _join_rows(begin, end, parent, a, a_stop, b, b_stop, side):  # type: ignore[no-untyped-def]
-    """Union the runs of two rows that overlap, or touch within ``side`` voxels along x."""
+def _join_rows(  # type: ignore[no-untyped-def]
+    line, other, begin, end, parent, a, a_stop, b, b_stop, side
+):
+    """Union runs of one label in two rows that overlap, or touch within ``side`` voxels."""
     while a < a_stop and b < b_stop:
-        if begin[a] < end[b] + side and begin[b] < end[a] + side:
-            _union(parent, a, b)
+        near = begin[a] < end[b] + side and begin[b] < end[a] + side
+        if near and line[begin[a]] == other[begin[b]]:
+            union(parent, a, b)
         if end[a] < end[b]:
             a += 1
-        else:
-            b += 1
+            continue
+        # two runs that end together: what follows a at once touches b by its corner
+        c = a + 1
+        near = end[a] == end[b] and c < a_stop and begin[c] < end[b] + side
+        if near and line[begin[c]] == other[begin[b]]:
+            union(parent, c, b)
+        b += 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -160,6 +179,7 @@ def _label(mask, reach):  # type: ignore[no-untyped-def]
                     continue
                 other = row + dz * ny + dy
                 _join_rows(
+                    mask[z, y], mask[z + dz, y + dy],
                     begin, end, parent, row_first[row], row_first[row + 1],
                     row_first[other], row_first[other + 1], side,
                 )  # fmt: skip
@@ -170,7 +190,7 @@ def _label(mask, reach):  # type: ignore[no-untyped-def]
     for row in range(nz * ny):
         line = labels[row // ny, row % ny]
         for a in range(row_first[row], row_first[row + 1]):
-            root = _find(parent, a)
+            root = find(parent, a)
             if root == a:
                 first[n] = np.int64(row) * nx + begin[a]
                 n += 1
