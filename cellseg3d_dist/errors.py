@@ -9,6 +9,7 @@
     │   ├── OutputError         the output folder may not be created or replaced
     │   ├── MemoryLimitError    a plan over the memory limit
     │   └── WeightsError        weights or their card cannot be used
+    ├── LabellerError           a labeller failed, or what it returned is no label image
     ├── BlocksFailedError       exit 3: some blocks failed; the run can be resumed
     └── EnvironmentFailedError  exit 4: disk, cluster or device
 """
@@ -46,6 +47,12 @@ class MemoryLimitError(BadInputError):
 
 class WeightsError(BadInputError):
     """Weights, a card or a checkpoint that cannot be used."""
+
+
+class LabellerError(CellSegError):
+    """A labeller that failed in a block, or returned something other than labels."""
+
+    exit_code = 3
 
 
 class BlocksFailedError(CellSegError):

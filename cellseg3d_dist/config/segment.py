@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic import field_validator as validates
 
+from cellseg3d_dist.config.preprocessing import PREPROCESS, PreprocessText
 from cellseg3d_dist.config.reading import read_yaml, validated
 from cellseg3d_dist.config.values import (
     A_COUNT,
@@ -21,11 +22,13 @@ from cellseg3d_dist.config.values import (
     Connectivity,
     Floats,
     FloatsText,
+    LabellerName,
     Length,
     LengthText,
     PairsText,
     RegionText,
     Triplet,
+    ValuesText,
     Version,
     VolumeText,
     option,
@@ -38,6 +41,11 @@ from cellseg3d_dist.paths import absolute_path
 DEFAULT_MODEL = "nuclei-wnet3d"
 
 
+#: Methods of this package that find instances; any other name is a labeller's.
+InstanceMethod = Literal["components", "voronoi-otsu", "decode"]
+METHODS = get_args(InstanceMethod)
+
+
 class SegmentConfig(BaseModel):
     """Everything that ``segment`` can be told. What decides the labels is `deciding`."""
 
@@ -45,13 +53,18 @@ class SegmentConfig(BaseModel):
 
     image: str = Field(description="a path or URL")
     model: str = option("intensity, the name of a model, or a path", DEFAULT_MODEL, min_length=1)
-    instances: Literal["components", "voronoi-otsu", "decode"] | None = option(
-        "decode, voronoi-otsu or components"
+    instances: InstanceMethod | LabellerName | None = option(
+        "decode, voronoi-otsu or components, or a labeller: cellpose, stardist, the name of an "
+        "installed one, module:name or path/to/file.py:function"
     )
+    labeller_options: ValuesText = option("names and values, such as model=nuclei,diameter=8")
+    overlap_halo: LengthText | None = option(A_LENGTH)
+    overlap_threshold: float | None = option("a number from 0 to 1", ge=0, le=1)
     threshold: float | Literal["otsu"] | None = option(
         "otsu, or a number in the image's units, 0 to 1 for a network"
     )
     decoder: PairsText = option("names and numbers, such as seed_foreground=0.8,min_voxels=30")
+    preprocess: PreprocessText = option(PREPROCESS)
     spot_sigma: LengthText = option(A_LENGTH, Length(value=3.2, in_micrometres=True))
     outline_sigma: LengthText = option(A_LENGTH, Length(value=2.0, in_micrometres=True))
     connectivity: Connectivity = option("6, 18 or 26", 6)
@@ -129,19 +142,26 @@ class SegmentConfig(BaseModel):
         (z0, z1), (y0, y1), (x0, x1) = self.region
         return Region((z0, y0, x0), (z1, y1, x1))
 
+    @property
+    def labels_outside(self) -> bool:
+        """Whether a labeller finds the instances, not a method of this package."""
+        return self.instances is not None and self.instances not in METHODS
+
     def located(self) -> SegmentConfig:
         """The same with absolute paths, so that it means the same in any working folder."""
         paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true")}
         for key in ("scheduler", "model"):
             if getattr(self, key) and Path(getattr(self, key)).exists():
                 paths[key] = getattr(self, key)
-        return self.model_copy(
-            update={
-                key: str(absolute_path(path))
-                for key, path in paths.items()
-                if path and "://" not in path
-            }
-        )
+        changed = {
+            key: str(absolute_path(path))
+            for key, path in paths.items()
+            if path and "://" not in path
+        }
+        where, _, name = (self.instances or "").rpartition(":")
+        if where.endswith(".py"):
+            changed["instances"] = f"{absolute_path(where)}:{name}"
+        return self.model_copy(update=changed)
 
     def to_yaml(self) -> str:
         """The resolved configuration, in the form that ``--config`` reads."""
@@ -159,7 +179,9 @@ class SegmentConfig(BaseModel):
             "ome_zarr", "csv", "keep_work", "labels_true",
         }  # fmt: skip
         if self.model == "intensity":
-            how |= {"device", "batch", "threads", "flips"}
+            how |= {"batch", "threads", "flips"} | (set() if self.labels_outside else {"device"})
+        if not self.labels_outside:
+            how |= {"labeller_options", "overlap_halo", "overlap_threshold"}
         return {key: value for key, value in self.plain().items() if key not in how}
 
 
