@@ -63,7 +63,7 @@ def flood(
     if labels is None:
         labels = np.arange(1, seeds.size + 1, dtype=np.int32)
     state, arrival, early = _seeded(mask, seeds, labels, faces)
-    sources = np.concatenate((_padded_index(seeds, mask.shape), early))
+    sources = np.concatenate((padded_index(seeds, mask.shape), early))
     joins = np.repeat(np.array([0, 1], np.int64), (seeds.size, early.size))
     _grow(state, arrival, sources, joins, _queue_for(int(np.count_nonzero(mask)), state.size))
     flooded = _unpadded(state)
@@ -76,7 +76,7 @@ def _queue_for(n: int, size: int) -> npt.NDArray[Any]:
     return np.empty(n, np.int32 if size < 2**31 else np.int64)
 
 
-def _padded_index(voxels: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+def padded_index(voxels: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Raveled indices in an array with one voxel more on each side."""
     z, y, x = np.unravel_index(voxels, shape)
     padded = (shape[0] + 2, shape[1] + 2, shape[2] + 2)
@@ -135,8 +135,8 @@ def _seeded(mask, seeds, labels, faces):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _neighbours(ny, nx):  # type: ignore[no-untyped-def]
-    """Raveled offsets of the 26 neighbours, the 6 of the diamond first."""
+def neighbours(ny, nx):  # type: ignore[no-untyped-def]
+    """Raveled offsets of the 26 neighbours: by face, then by edge, then by corner."""
     offsets = np.empty(26, np.int64)
     n = 0
     for distance in range(1, 4):
@@ -159,7 +159,7 @@ def _grow(state, arrival, sources, joins, queue):  # type: ignore[no-untyped-def
     """
     label = state.reshape(-1)
     time = arrival.reshape(-1)
-    offsets = _neighbours(state.shape[1], state.shape[2])
+    offsets = neighbours(state.shape[1], state.shape[2])
     step = np.int64(0)
     joined = 0
     before, last, end = 0, 0, 0  # queue: came at step - 1, at step, free
@@ -225,7 +225,7 @@ def _sources(state, times):  # type: ignore[no-untyped-def]
     """Sources that have an open voxel in their box, their steps, and the number of open ones."""
     flat = state.reshape(-1)
     time = times.reshape(-1)
-    offsets = _neighbours(state.shape[1], state.shape[2])
+    offsets = neighbours(state.shape[1], state.shape[2])
     found = np.empty(1024, np.int64)
     n, n_open = 0, 0
     for voxel in range(flat.size):
