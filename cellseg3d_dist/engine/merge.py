@@ -1,8 +1,12 @@
-"""The merge on the driver: small records of all blocks in, one lookup per block out."""
+"""The merge: small records of all blocks in, one lookup per block out.
+
+It is done on the driver, or on the workers in groups of blocks where there are too many
+fragments or records for one process; both give the same bytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +14,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cellseg3d_dist.engine.block_records import (
+    Objects,
+    Touching,
+    contacts_in_parts,
+    objects_in_parts,
+)
 from cellseg3d_dist.engine.fragments import Fragments
-from cellseg3d_dist.engine.records import digest, read_record, record_path
-from cellseg3d_dist.engine.tables import save_table
+from cellseg3d_dist.engine.records import digest
+from cellseg3d_dist.engine.tables import TableWriter, save_table
 from cellseg3d_dist.grid import BlockGrid, Selection
 from cellseg3d_dist.instances.spots import position_of_seeds
-from cellseg3d_dist.merging.names import edges_by_name
-from cellseg3d_dist.merging.union_find import Merged, merge
+from cellseg3d_dist.merging.names import edges_of_orphans, unite_by_name
+from cellseg3d_dist.merging.union_find import Edges, Forest, Limits
 
-Edges = npt.NDArray[np.int64]
+#: Fragments written at a time.
+_PART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class MergeResult:
     lookup : Path
         Folder with ``final.npy``, ``offsets.npy`` and ``names.npy`` (of each final id).
     lookup_digest : str
-        Of both arrays.
+        Of the first two.
     """
 
     n_cells: int
@@ -73,24 +84,56 @@ def merge_fragments(
     min_volume, max_volume : int or None
         Limits for whole cells, in voxels.
     """
-    grid = fragments.grid
-    counts = np.zeros(grid.n_blocks + 1, np.int64)
-    names, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-    for block in labelled:
-        objects = fragments.objects(block)
-        if objects is not None:
-            counts[block.number + 1] = objects["names"].size
-            names.append(objects["names"])
-            sizes.append(objects["sizes"])
-    offsets = np.cumsum(counts)
-    all_names, all_sizes = np.concatenate(names), np.concatenate(sizes)
-    if edges_from is None:
-        edges = edges_by_name(all_names, offsets, owners_of(all_names, grid))
+
+    def contacts() -> Iterator[Touching]:
+        assert edges_from is not None
+        return contacts_in_parts(edges_from, labelled)
+
+    return merge_parts(
+        objects_in_parts(fragments, labelled),
+        contacts if edges_from is not None else None,
+        fragments.grid,
+        folder,
+        Limits(min_volume, max_volume),
+    )
+
+
+def merge_parts(
+    objects: Iterable[Objects],
+    contacts: Callable[[], Iterable[Touching]] | None,
+    grid: BlockGrid,
+    folder: Path,
+    limits: Limits,
+    expected: int = 0,
+) -> MergeResult:
+    """Merge in this process what comes in parts, and write the lookup.
+
+    Parameters
+    ----------
+    objects : iterable of Objects
+        By ascending block number.
+    contacts : callable or None
+        Gives the contacts, once all objects are there; None merges by name.
+    folder : Path
+        Where the lookup goes.
+    expected : int
+        About how many fragments there will be; more are taken too.
+    """
+    forest = Forest(limits, expected)
+    counts = np.full(grid.n_blocks, -1, np.int64)
+    for part in objects:
+        counts[part.numbers] = part.counts
+        forest.add(part.names, part.sizes)
+    # blocks without fragments of their own failed or were skipped
+    known = counts >= 0
+    offsets = np.concatenate(([0], np.cumsum(np.maximum(counts, 0))))
+    if contacts is None:
+        orphans = unite_by_name(forest.parent, forest.names, offsets, grid)
+        forest.unite(edges_of_orphans(orphans, forest.names[orphans]))
     else:
-        parts = list(_contact_edges(edges_from, labelled, offsets))
-        edges = np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
-    merged = merge(all_names, all_sizes, edges, min_volume, max_volume)
-    return _write(merged, offsets, folder)
+        for touching in contacts():
+            forest.unite(dense_edges(touching, offsets, known))
+    return _write(forest, offsets, folder)
 
 
 def owners_of(names: npt.NDArray[np.uint64], grid: BlockGrid) -> npt.NDArray[np.int64]:
@@ -102,31 +145,32 @@ def owners_of(names: npt.NDArray[np.uint64], grid: BlockGrid) -> npt.NDArray[np.
     return owners
 
 
-def _contact_edges(
-    folder: Path, labelled: Selection, offsets: npt.NDArray[np.int64]
-) -> Iterator[Edges]:
-    known = np.zeros(offsets.size - 1, bool)
-    known[labelled.numbers] = True
-    for block in labelled:
-        record = read_record(record_path(folder, block))
-        # a neighbour that failed since has no fragments
-        there = known[record["neighbour"]]
-        pairs = record["pairs"][there].astype(np.int64) - 1
-        pairs[:, 0] += offsets[block.number]
-        pairs[:, 1] += offsets[record["neighbour"][there]]
-        yield pairs
+def dense_edges(
+    touching: Touching, offsets: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]
+) -> Edges:
+    """Pairs as dense ids, without those of blocks that are not ``known``."""
+    # a neighbour that failed since has no fragments
+    there = known[touching.neighbour] & known[touching.block]
+    pairs = touching.pairs[there].astype(np.int64) - 1
+    pairs[:, 0] += offsets[touching.block[there]]
+    pairs[:, 1] += offsets[touching.neighbour[there]]
+    return pairs
 
 
-def _write(merged: Merged, offsets: npt.NDArray[np.int64], folder: Path) -> MergeResult:
-    save_table(folder, "final", merged.final)
+def _write(forest: Forest, offsets: npt.NDArray[np.int64], folder: Path) -> MergeResult:
+    n = forest.n_fragments
+    with TableWriter(folder, "names", np.uint64) as names:
+        numbered = forest.number(names.append)
+    with TableWriter(folder, "final", numbered.rank.dtype) as final:
+        for start in range(0, n, _PART):
+            final.append(numbered.final(start, min(n, start + _PART)))
     save_table(folder, "offsets", offsets)
-    save_table(folder, "names", merged.names)
     return MergeResult(
-        merged.n_cells,
-        merged.final.size,
-        merged.n_too_small,
-        merged.n_too_large,
-        merged.final.dtype,
+        numbered.n_cells,
+        n,
+        numbered.n_too_small,
+        numbered.n_too_large,
+        numbered.rank.dtype,
         folder,
-        digest(merged.final, offsets),
+        f"{final.digest}-{digest(offsets)}",
     )
