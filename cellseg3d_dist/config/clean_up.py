@@ -26,7 +26,6 @@ from cellseg3d_dist.config.values import (
     LengthText,
     VolumeText,
     option,
-    plain,
 )
 from cellseg3d_dist.errors import ConfigError
 
@@ -45,14 +44,11 @@ class Step(BaseModel):
     #: As users write it.
     name: ClassVar[str]
 
-    def plain(self) -> str | dict[str, Any]:
-        """As in YAML, unset parameters left out."""
-        values = {key: plain(getattr(self, key)) for key in type(self).model_fields}
-        given = {key: value for key, value in values.items() if value is not None}
-        return {self.name: given} if given else self.name
-
     def __str__(self) -> str:
-        values = ["" if v is None else str(v) for v in (getattr(self, k) for k in self.keys())]
+        values = []
+        for key, field in type(self).model_fields.items():
+            value = getattr(self, key)
+            values.append("" if value is None or value == field.default else str(value))
         text = ":".join(values).rstrip(":")
         return f"{self.name}={text}" if text else self.name
 
@@ -268,4 +264,4 @@ def _known() -> str:
     return ", ".join([*STEPS, *PRESETS])
 
 
-CleanUp = Annotated[tuple[Step, ...], BeforeValidator(steps_of)]
+CleanUpText = Annotated[tuple[Step, ...], BeforeValidator(steps_of)]

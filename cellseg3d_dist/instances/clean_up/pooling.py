@@ -68,6 +68,7 @@ def _united(n, pairs, sums, counts, low, high):  # type: ignore[no-untyped-def]
     edge_of: dict[Any, Any] = {_key(0, 0): np.int64(-1)}
     heap = [(0.0, np.int64(0), np.int64(0), np.int64(-1), np.int64(0))]
     heap.pop()
+    e: Any
     for e in range(m):
         for end in range(2):
             cell, slot = pairs[e, end], 2 * e + end
@@ -95,7 +96,7 @@ def _united(n, pairs, sums, counts, low, high):  # type: ignore[no-untyped-def]
         names[a] = min(names[a], names[b])
         slot = first[b]
         while slot >= 0:
-            e: Any = slot // 2
+            e = slot // 2
             if alive[e]:
                 c = find(parent, pairs[e, 1 - slot % 2])
                 key = _key(a, c)
