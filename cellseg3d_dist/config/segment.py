@@ -79,6 +79,7 @@ class SegmentConfig(BaseModel):
     )
     mask: str | None = option("a path or URL")
     labels_true: str | None = option("a path or URL")
+    earlier_run: str | None = option("a run folder whose prediction is used again")
 
     block_shape: Triplet | None = option(
         "three whole numbers of at least 1, z,y,x in voxels, such as 128,128,128"
@@ -149,7 +150,7 @@ class SegmentConfig(BaseModel):
 
     def located(self) -> SegmentConfig:
         """The same with absolute paths, so that it means the same in any working folder."""
-        paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true")}
+        paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true", "earlier_run")}
         for key in ("scheduler", "model"):
             if getattr(self, key) and Path(getattr(self, key)).exists():
                 paths[key] = getattr(self, key)
@@ -176,7 +177,7 @@ class SegmentConfig(BaseModel):
         """The part that decides labels and cells; the rest only how they are computed."""
         how = {
             "block_shape", "flood_halo", "workers", "scheduler", "memory_limit", "executor",
-            "ome_zarr", "csv", "keep_work", "labels_true",
+            "ome_zarr", "csv", "keep_work", "labels_true", "earlier_run",
         }  # fmt: skip
         if self.model == "intensity":
             how |= {"batch", "threads", "flips"} | (set() if self.labels_outside else {"device"})

@@ -6,7 +6,8 @@
     OUT/run.json            status, versions, input fingerprint, results, timings; our marker
     OUT/journal/            one file per stage
     OUT/work/               fragments and records while the run goes on
-    OUT/prediction.ome.zarr what a network predicted
+    OUT/prediction.ome.zarr what a network predicted; OUT/peaks of sparse candidates
+    OUT/surveys/            small results of the whole image, for runs that label it again
     OUT/labels.ome.zarr     OUT/cells.parquet     OUT/report.html     OUT/logs/
 """
 
@@ -69,6 +70,16 @@ class RunFolder:
     def prediction(self) -> Path:
         """What a network predicted."""
         return self.path / "prediction.ome.zarr"
+
+    @property
+    def peaks(self) -> Path:
+        """Sparse candidates of the prediction, where its representation has such."""
+        return self.path / "peaks"
+
+    @property
+    def surveys(self) -> Path:
+        """Small results of the whole image."""
+        return self.path / "surveys"
 
     @property
     def labels(self) -> Path:

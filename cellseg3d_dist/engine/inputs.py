@@ -150,6 +150,6 @@ def open_inputs(config: SegmentConfig, stored: np.ndarray[Any, Any] | None) -> I
 
 
 def inputs_exist(config: SegmentConfig) -> bool:
-    """Whether the files of image and mask are there; of a URL, always."""
-    given = [text for text in (config.image, config.mask) if text]
+    """Whether the files of image, mask and earlier run are there; of a URL, always."""
+    given = [text for text in (config.image, config.mask, config.earlier_run) if text]
     return all("://" in text or Path(text).exists() for text in given)

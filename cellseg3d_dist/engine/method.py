@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cellseg3d_dist.config import SegmentConfig, make_config
+from cellseg3d_dist.engine.earlier import EarlierRun
 from cellseg3d_dist.engine.network import Network
 from cellseg3d_dist.engine.stages.survey import PERCENTILES
 from cellseg3d_dist.errors import ConfigError, WeightsError
-from cellseg3d_dist.networks.cards import Card, resolve
-from cellseg3d_dist.representations import Representation, decoding_parameters
+from cellseg3d_dist.networks.cards import Card, make_card, resolve
+from cellseg3d_dist.representations import Representation, decoding_parameters, representation
 
 #: Foreground of a network's classes where a card says nothing else.
 DEFAULT_THRESHOLD = 0.5
@@ -32,6 +34,8 @@ class Method:
     representation : Representation or None
     parameters : Any
         Of the representation's decoder.
+    earlier_facts : dict or None
+        What an earlier run says of the model, where its prediction is used.
     """
 
     config: SegmentConfig
@@ -39,6 +43,12 @@ class Method:
     network: Network | None = None
     representation: Representation | None = None
     parameters: Any = None
+    earlier_facts: dict[str, Any] | None = None
+
+    @property
+    def predicts(self) -> bool:
+        """Whether instances are found in a prediction, made now or before, not in the image."""
+        return self.card is not None
 
     @property
     def foreground_channel(self) -> int:
@@ -68,6 +78,8 @@ class Method:
 
     def facts(self) -> dict[str, Any]:
         """For ``run.json``."""
+        if self.earlier_facts is not None:
+            return self.earlier_facts | {"decoder": asdict(self.parameters)}
         if self.card is None or self.network is None:
             return {"name": "intensity"}
         return {
@@ -81,6 +93,7 @@ class Method:
             "halo": list(self.card.halo),
             "blending": self.card.blending,
             "decoder": asdict(self.parameters),
+            "card": json.loads(self.card.to_json()),
         }
 
 
@@ -98,6 +111,8 @@ def resolve_method(config: SegmentConfig) -> Method:
     """
     if config.model == "intensity":
         return Method(_for_intensity(config))
+    if config.earlier_run is not None:
+        return _predicted_before(config, EarlierRun.of(config.earlier_run).model)
     from cellseg3d_dist.networks.device import check_device
     from cellseg3d_dist.networks.weights import load_model
 
@@ -123,6 +138,15 @@ def resolve_method(config: SegmentConfig) -> Method:
         compat=filled.compat,
     )
     return Method(filled, card, network, represents, parameters)
+
+
+def _predicted_before(config: SegmentConfig, told: dict[str, Any]) -> Method:
+    """The method for a prediction that is there: neither network nor torch is loaded."""
+    card = make_card(told["card"], "of the earlier run")
+    represents = representation(card.representation, **card.representation_options)
+    parameters = decoding_parameters(represents, _whole(represents, card.decoder, config.decoder))
+    filled = _for_network(config, card, parameters)
+    return Method(filled, card, None, represents, parameters, told)
 
 
 def _check_percentiles(card: Card) -> None:
