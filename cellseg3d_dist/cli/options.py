@@ -52,6 +52,13 @@ Flips = Annotated[
 Compat = Annotated[
     str | None, option("cellseg3d: predict window by window as CellSeg3D does.", "NAME")
 ]
+Preprocess = Annotated[
+    str | None,
+    option(
+        "Before anything else, in order: background=7,gamma=0.8,clahe=0.01,median=1,tophat=3um.",
+        "STEPS",
+    ),
+]
 SpotSigma = Annotated[
     str | None,
     option("Smoothing before cell centres are found: 3.2um, or voxels [3.2um].", "LENGTH"),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
@@ -22,13 +22,11 @@ from cellseg3d_dist.config.values import (
     Connectivity,
     Floats,
     FloatsText,
-    LabellerName,
     Length,
     LengthText,
     PairsText,
     RegionText,
     Triplet,
-    ValuesText,
     Version,
     VolumeText,
     option,
@@ -41,11 +39,6 @@ from cellseg3d_dist.paths import absolute_path
 DEFAULT_MODEL = "nuclei-wnet3d"
 
 
-#: Methods of this package that find instances; any other name is a labeller's.
-InstanceMethod = Literal["components", "voronoi-otsu", "decode"]
-METHODS = get_args(InstanceMethod)
-
-
 class SegmentConfig(BaseModel):
     """Everything that ``segment`` can be told. What decides the labels is `deciding`."""
 
@@ -53,13 +46,9 @@ class SegmentConfig(BaseModel):
 
     image: str = Field(description="a path or URL")
     model: str = option("intensity, the name of a model, or a path", DEFAULT_MODEL, min_length=1)
-    instances: InstanceMethod | LabellerName | None = option(
-        "decode, voronoi-otsu or components, or a labeller: cellpose, stardist, the name of an "
-        "installed one, module:name or path/to/file.py:function"
+    instances: Literal["components", "voronoi-otsu", "decode"] | None = option(
+        "decode, voronoi-otsu or components"
     )
-    labeller_options: ValuesText = option("names and values, such as model=nuclei,diameter=8")
-    overlap_halo: LengthText | None = option(A_LENGTH)
-    overlap_threshold: float | None = option("a number from 0 to 1", ge=0, le=1)
     threshold: float | Literal["otsu"] | None = option(
         "otsu, or a number in the image's units, 0 to 1 for a network"
     )
@@ -79,7 +68,6 @@ class SegmentConfig(BaseModel):
     )
     mask: str | None = option("a path or URL")
     labels_true: str | None = option("a path or URL")
-    earlier_run: str | None = option("a run folder whose prediction is used again")
 
     block_shape: Triplet | None = option(
         "three whole numbers of at least 1, z,y,x in voxels, such as 128,128,128"
@@ -143,26 +131,19 @@ class SegmentConfig(BaseModel):
         (z0, z1), (y0, y1), (x0, x1) = self.region
         return Region((z0, y0, x0), (z1, y1, x1))
 
-    @property
-    def labels_outside(self) -> bool:
-        """Whether a labeller finds the instances, not a method of this package."""
-        return self.instances is not None and self.instances not in METHODS
-
     def located(self) -> SegmentConfig:
         """The same with absolute paths, so that it means the same in any working folder."""
-        paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true", "earlier_run")}
+        paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true")}
         for key in ("scheduler", "model"):
             if getattr(self, key) and Path(getattr(self, key)).exists():
                 paths[key] = getattr(self, key)
-        changed = {
-            key: str(absolute_path(path))
-            for key, path in paths.items()
-            if path and "://" not in path
-        }
-        where, _, name = (self.instances or "").rpartition(":")
-        if where.endswith(".py"):
-            changed["instances"] = f"{absolute_path(where)}:{name}"
-        return self.model_copy(update=changed)
+        return self.model_copy(
+            update={
+                key: str(absolute_path(path))
+                for key, path in paths.items()
+                if path and "://" not in path
+            }
+        )
 
     def to_yaml(self) -> str:
         """The resolved configuration, in the form that ``--config`` reads."""
@@ -177,12 +158,10 @@ class SegmentConfig(BaseModel):
         """The part that decides labels and cells; the rest only how they are computed."""
         how = {
             "block_shape", "flood_halo", "workers", "scheduler", "memory_limit", "executor",
-            "ome_zarr", "csv", "keep_work", "labels_true", "earlier_run",
+            "ome_zarr", "csv", "keep_work", "labels_true",
         }  # fmt: skip
         if self.model == "intensity":
-            how |= {"batch", "threads", "flips"} | (set() if self.labels_outside else {"device"})
-        if not self.labels_outside:
-            how |= {"labeller_options", "overlap_halo", "overlap_threshold"}
+            how |= {"device", "batch", "threads", "flips"}
         return {key: value for key, value in self.plain().items() if key not in how}
 
 

@@ -21,6 +21,8 @@ class Job:
 
     Attributes
     ----------
+    prepared : ImageInput or None
+        The image after preprocessing, where there is any.
     foreground : ImageInput or None
         A network's foreground channel, once it is there.
     maxima : dict
@@ -36,14 +38,20 @@ class Job:
     folder: RunFolder
     runner: Runner
     method: Method
+    prepared: ImageInput | None = None
     foreground: ImageInput | None = None
     maxima: dict[int, list[int]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def seen(self) -> ImageInput:
+        """What a network or a threshold sees: the image, after preprocessing if there is any."""
+        return self.prepared or self.image
+
+    @property
     def source(self) -> ImageInput:
-        """What instances are found in: the image, or a network's foreground."""
-        return self.foreground or self.image
+        """What instances are found in: the image as it is seen, or a network's foreground."""
+        return self.foreground or self.seen
 
     @property
     def grid(self) -> BlockGrid:

@@ -24,6 +24,8 @@ OFFSET_BYTES = 16
 VOXELS_PER_CANDIDATE = 64
 #: More than the candidates that one overlaps.
 PAIRS_PER_CANDIDATE = 8
+#: Voxels along an axis that are counted at a time for the equalisation's tiles.
+PIECE = 128
 #: What torch and the network's code add to a worker.
 TORCH_BYTES = 420 * 2**20
 
@@ -78,6 +80,29 @@ def smoothing(stage: str, grid: BlockGrid, halo: Triple, itemsize: int) -> Block
     is_float = itemsize > 2
     own = read * (itemsize + 8 + is_float) + write * (itemsize + (12 if is_float else 2))
     return BlockMemory(stage, WORKER_BYTES + own, largest_region(grid, halo), halo)
+
+
+def counting(stage: str, grid: BlockGrid) -> BlockMemory:
+    """Histograms of the equalisation's tiles: a piece of the image at a time."""
+    z, y, x = (min(n, PIECE) for n in grid.shape)
+    n_bytes = WORKER_BYTES + 16 * Region.whole((z, y, x)).size
+    return BlockMemory(stage, n_bytes, (z, y, x), (0, 0, 0))
+
+
+def preparing(
+    stage: BlockMemory, shape: Triple, halo: Triple, itemsize: int, curves: int
+) -> BlockMemory:
+    """A stage that reads a preprocessed image: first R with the steps' halo, then the stage.
+
+    The image as stored and as float32, and for a ball with its edges, a copy, and the result.
+    """
+    z, y, x = (min(n, r + 2 * h) for n, r, h in zip(shape, stage.read_region, halo, strict=True))
+    a, b, c = (s + h for s, h in zip(stage.halo, halo, strict=True))
+    steps = Region.whole((z, y, x)).size * (itemsize + 20) + curves
+    # a network stays loaded while its next patch is prepared
+    beside = stage.n_bytes - WORKER_BYTES if stage.stage == "predict" else 0
+    n_bytes = max(stage.n_bytes, WORKER_BYTES + steps + beside)
+    return BlockMemory(stage.stage, n_bytes, (z, y, x), (a, b, c))
 
 
 def voronoi(

@@ -10,12 +10,13 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from cellseg3d_dist.engine import decoding, labelling, prediction
+from cellseg3d_dist.engine import decoding, labelling, prediction, preprocessing
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.job import Job
 from cellseg3d_dist.engine.merge import MergeResult, merge_fragments
@@ -23,20 +24,12 @@ from cellseg3d_dist.engine.records import digest, file_digest
 from cellseg3d_dist.engine.stages.pyramid import Pyramid
 from cellseg3d_dist.engine.stages.relabel import Relabel
 from cellseg3d_dist.engine.stages.score import Score
-from cellseg3d_dist.engine.stages.survey import (
-    Percentiles,
-    Survey,
-    SurveyResult,
-    projection_steps,
-    reduce_percentiles,
-    reduce_survey,
-    upper_bins_wanted,
-)
+from cellseg3d_dist.engine.stages.survey import SurveyResult, projection_steps
 from cellseg3d_dist.engine.stages.threshold import Threshold, total_counts
+from cellseg3d_dist.engine.surveying import survey_facts, survey_of
 from cellseg3d_dist.grid import Region, Selection, Triple, ceil_div
 from cellseg3d_dist.instances.filters import Sigma
 from cellseg3d_dist.instances.threshold import otsu
-from cellseg3d_dist.measuring import intensity
 from cellseg3d_dist.measuring.partial import PartialCells, intensity_scale
 from cellseg3d_dist.measuring.reduce import reduce_partials
 from cellseg3d_dist.measuring.table import cell_table
@@ -99,27 +92,21 @@ class Pipeline(Job):
         return f"{merged.lookup_digest}-{digest(failed)}" if failed.size else merged.lookup_digest
 
     def _survey(self) -> SurveyResult:
-        smooth = None if self.method.network is not None else self._smoothing
-        stage = Survey(self.image, self.grid, self.folder.work, smooth)
-        result = reduce_survey(stage, self.runner.run(stage, Selection.all(self.grid)))
-        if not intensity.is_single_pass(self.image.volume.dtype) and result.voxels:
-            bins = upper_bins_wanted(result)
-            second = Percentiles(self.image, self.grid, self.folder.work, bins)
-            records = self.runner.run(second, self._sound(Selection.all(self.grid)))
-            result = reduce_percentiles(second, records, result)
-        self.facts["survey"] = {
-            "voxels": result.voxels,
-            "not_finite": result.not_finite,
-            "minimum": result.minimum,
-            "maximum": result.maximum,
-            "smoothed_minimum": result.smooth_minimum,
-            "smoothed_maximum": result.smooth_maximum,
-            "percentiles": {f"{key:g}": value for key, value in result.percentiles.items()},
-        }
+        network = self.method.network is not None
+        smooth = None if network else self._smoothing
+        prepares = self.config.preprocess is not None
+        result = survey_of(self, self.image, None if prepares else smooth)
+        self.facts["survey"] = survey_facts(result)
         z, y, x = result.projections
         steps = np.array(projection_steps(self.grid.shape))
         np.savez_compressed(self.folder.path / "survey.npz", z=z, y=y, x=x, steps=steps)
-        return result
+        if not prepares:
+            return result
+        self.prepared = preprocessing.prepare(self, result)
+        seen = survey_of(self, self.prepared, smooth, "prepared", percentiles=network)
+        self.facts["preprocessing"]["survey"] = survey_facts(seen)
+        # cells are measured in the image as it is
+        return replace(seen, magnitudes=result.magnitudes)
 
     @property
     def _smoothing(self) -> Sigma | None:
@@ -127,9 +114,7 @@ class Pipeline(Job):
 
     def _survey_foreground(self) -> SurveyResult:
         """The survey of a network's foreground, for the blocks that it occupies."""
-        folder = self.folder.work / "foreground"
-        stage = Survey(self.source, self.grid, folder, self._smoothing, "survey-foreground")
-        return reduce_survey(stage, self.runner.run(stage, self._sound(Selection.all(self.grid))))
+        return survey_of(self, self.source, self._smoothing, "foreground")
 
     def _threshold(self, survey: SurveyResult) -> float:
         """In the units of what is thresholded; a network's foreground is stored as 0 to 255."""

@@ -15,6 +15,7 @@ from cellseg3d_dist.engine.clusters import Resources, default_memory_limit, defa
 from cellseg3d_dist.engine.memory import BlockMemory
 from cellseg3d_dist.engine.method import Method
 from cellseg3d_dist.engine.predicted_cost import predicted_costs
+from cellseg3d_dist.engine.prepared import seen_volume, with_preprocessing
 from cellseg3d_dist.engine.stages.seeds import SeededRepresentation
 from cellseg3d_dist.errors import ConfigError, EnvironmentFailedError, MemoryLimitError
 from cellseg3d_dist.grid import BlockGrid, Region, Triple, ceil_div
@@ -212,14 +213,16 @@ def _plan_for(
     flood_halo = DECODING_HALO if method.decodes else spec.default_flood_halo()
     if config.flood_halo is not None:
         flood_halo = (config.flood_halo,) * 3
-    stages, redo = _finding(method, volume, grid, spec, flood_halo, limit * SHARE)
+    seen = volume if config.preprocess is None else seen_volume(volume)
+    stages, redo = _finding(method, seen, grid, spec, flood_halo, limit * SHARE)
+    stages = with_preprocessing(stages, config, volume, grid)
     itemsize = volume.dtype.itemsize
     stages.append(memory.relabelling(grid, itemsize, len(volume.channels)))
     stages = [_with_decoding(stage, volume) for stage in stages]
     predicting = None
     if method.network is not None:
-        predicting = predicted_costs(method, volume, grid)
-        stages.insert(1, predicting.memory)
+        predicting = predicted_costs(method, seen, grid)
+        stages[1:1] = with_preprocessing([predicting.memory], config, volume, grid)
     stages.append(memory.pyramid(grid))
     if config.labels_true is not None:
         stages.append(memory.scoring(grid))

@@ -32,7 +32,7 @@ def predict(job: Job, survey: SurveyResult) -> StoredArray:
         survey.percentiles.get(p, 0.0) for p in (card.normalisation.low, card.normalisation.high)
     )
     stage = Predict(
-        job.image,
+        job.seen,
         image.levels[0],
         job.folder.work,
         network,

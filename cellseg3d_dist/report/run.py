@@ -213,6 +213,13 @@ def _statements(config: SegmentConfig, volume: Volume, status: dict[str, Any]) -
         )
     if config.mask is not None:
         said.append(f"Cells were sought, and the threshold found, inside the mask {config.mask}.")
+    prepared = status["facts"].get("preprocessing")
+    if prepared is not None:
+        said.append(
+            f"Preprocessed before cells were sought: {', '.join(prepared['steps'])}; grey values "
+            f"range from {prepared['range'][0]:g} to {prepared['range'][1]:g}. Intensities were "
+            f"measured in the image as it is."
+        )
     peaks = [entry["peak_rss"] for entry in status.get("stages", []) if entry.get("peak_rss")]
     projected = max((stage["n_bytes"] for stage in status["plan"]["stages"]), default=0)
     if peaks:
