@@ -38,11 +38,11 @@ class Fragments:
         block: Block,
         labels: npt.NDArray[np.uint32],
         names: npt.NDArray[np.uint64],
-        arrival: npt.NDArray[np.int32] | None = None,
+        arrival: npt.NDArray[Any] | None = None,
     ) -> dict[str, Any]:
         """Write a block's fragments 1..m, their names and its faces; its record.
 
-        ``arrival`` (steps of a flood) is kept on the faces, for neighbours that are open.
+        ``arrival`` (of a flood) is kept on the faces, for neighbours that are open.
         """
         faces: Faces = faces_of(labels)
         if arrival is not None:

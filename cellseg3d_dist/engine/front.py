@@ -1,4 +1,4 @@
-"""Fronts on disk: the (arrival step, name) of every voxel of an open block, round by round.
+"""Fronts on disk: the (arrival, name) of every voxel of an open block, round by round.
 
 Round 0 is what the last flood left, round r what the exchange's round r made of it. A
 block has a file only for rounds that changed it, so the newest file of an earlier round
@@ -19,7 +19,7 @@ from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.records import read_record, record_digest, record_path, write_record
 from cellseg3d_dist.grid import Block, Triple
 from cellseg3d_dist.instances.exchange import Front, Shown
-from cellseg3d_dist.instances.flood import UNREACHED
+from cellseg3d_dist.instances.growth import Growth, Levels, never
 from cellseg3d_dist.instances.voronoi import FloodedBlock
 from cellseg3d_dist.merging.contacts import Faces, faces_of, side_of
 
@@ -30,19 +30,22 @@ class Fronts:
 
     Attributes
     ----------
+    growth : Growth
+        How labels grow.
     upstream : str
         Digest of which blocks are open; rounds of another set of blocks are not read.
     """
 
     folder: Path
     fragments: Fragments
+    growth: Growth
     upstream: str = ""
 
     def begin(self, block: Block, found: FloodedBlock) -> str:
-        """Write round 0 of a block and its open voxels; the digest."""
-        arrival = np.where(found.is_open, UNREACHED, found.arrival).astype(np.int32)
-        write_record(self._fixed(block), is_open=found.is_open)
-        return self.write(block, 0, Front(found.labels, found.names, arrival))
+        """Write round 0 of a block, its open voxels and their landscape; the digest."""
+        landscape = {} if found.levels is None else {"levels": found.levels}
+        write_record(self._fixed(block), is_open=found.is_open, **landscape)
+        return self.write(block, 0, Front(found.labels, found.names, found.known_arrival))
 
     def write(self, block: Block, round_number: int, front: Front) -> str:
         """Write a round of a block: all its voxels, and its faces apart for neighbours."""
@@ -58,10 +61,10 @@ class Fronts:
             and record_digest(self._fixed(block)) is not None
         )
 
-    def is_open(self, block: Block) -> npt.NDArray[np.bool_]:
-        """A block's open voxels."""
-        found: npt.NDArray[np.bool_] = read_record(self._fixed(block))["is_open"]
-        return found
+    def fixed(self, block: Block) -> tuple[npt.NDArray[np.bool_], Levels]:
+        """A block's open voxels, and the landscape where there is one."""
+        found = read_record(self._fixed(block))
+        return found["is_open"], found.get("levels")
 
     def before(self, block: Block, round_number: int) -> Front:
         """A block's state before a round."""
@@ -84,8 +87,9 @@ class Fronts:
         faces, objects = self.fragments.faces(block), self.fragments.objects(block)
         if faces is None or objects is None:
             nothing = np.zeros(block.write_region.shape, np.uint32)
-            never = np.full(block.write_region.shape, UNREACHED)
-            return _shown(faces_of(nothing), faces_of(never), np.empty(0, np.uint64))
+            dtype = self.growth.arrival
+            unreached = np.full(block.write_region.shape, never(dtype), dtype)
+            return _shown(faces_of(nothing), faces_of(unreached), np.empty(0, np.uint64))
         arrival = {key.removeprefix("arrival_"): a for key, a in faces.items() if "_" in key}
         labels = {key: plane for key, plane in faces.items() if "_" not in key}
         return _shown(labels, arrival, objects["names"])

@@ -67,7 +67,7 @@ def flood(
 
     ``key`` keeps the fronts of floods with other thresholds or seeds apart.
     """
-    fronts = Fronts(job.folder.work / f"fronts-{key}", fragments)
+    fronts = Fronts(job.folder.work / f"fronts-{key}", fragments, flooding.growth)
     first = LabelFlood(
         flooding, fragments, fronts, job.plan.flood_halo, keep_front=not job.plan.redo
     )

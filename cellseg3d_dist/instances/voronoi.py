@@ -25,6 +25,7 @@ import numpy.typing as npt
 from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.instances.filters import Crop, Sigma, gaussian, kernel_radius
 from cellseg3d_dist.instances.flood import UNREACHED, Sides, flood
+from cellseg3d_dist.instances.growth import BOX_AND_DIAMOND, Growth, Levels, never
 from cellseg3d_dist.instances.spots import names_of_seeds, spots
 
 
@@ -91,19 +92,29 @@ class FloodedBlock:
         1..m by ascending name; 0 outside the mask, where nothing reaches, where open.
     names : ndarray, uint64, (m,)
         Global names of the labels.
-    arrival : ndarray, int32
-        Step of the flood at which the label came.
+    arrival : ndarray, integer
+        When the label came, in the flood's own measure: steps, or keys of a watershed.
     is_open : ndarray, bool
         True where the result depends on voxels beyond the flood region.
     mask : ndarray, uint8
         The foreground.
+    levels : ndarray, int32, or None
+        The landscape of a watershed.
     """
 
     labels: npt.NDArray[np.uint32]
     names: npt.NDArray[np.uint64]
-    arrival: npt.NDArray[np.int32]
+    arrival: npt.NDArray[Any]
     is_open: npt.NDArray[np.bool_]
     mask: npt.NDArray[np.uint8]
+    levels: Levels = None
+
+    @property
+    def known_arrival(self) -> npt.NDArray[Any]:
+        """Arrivals, "never" where open."""
+        dtype = self.arrival.dtype
+        known: npt.NDArray[Any] = np.where(self.is_open, dtype.type(never(dtype)), self.arrival)
+        return known
 
 
 def voronoi_otsu_block(
@@ -159,14 +170,34 @@ def flood_from_spots(
     sigma : (float, float, float)
         In voxels.
     """
+    seeds, names = seeds_at_spots(image, mask, read_region, flood_region, shape, sigma, kernels)
+    flooded = kernels.flood(mask, seeds, ring_of(flood_region, shape))
+    return keep(flooded, names, mask, write_region.within(flood_region))
+
+
+def seeds_at_spots(
+    image: npt.NDArray[Any],
+    mask: npt.NDArray[np.uint8],
+    read_region: Region,
+    flood_region: Region,
+    shape: Triple,
+    sigma: Sigma,
+    kernels: Kernels = NUMBA,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """Local maxima of a smoothed image inside a mask, as for :func:`flood_from_spots`.
+
+    Returns
+    -------
+    seeds : ndarray, int64, (n,)
+        Raveled voxels of ``flood_region``, by ascending name.
+    names : ndarray, uint64, (n,)
+    """
     spot_region = flood_region.expand((1, 1, 1), shape)
     smoothed = kernels.gaussian(image, sigma, crop_to(read_region, spot_region))
     seeds = kernels.spots(smoothed, mask, flood_region.within(spot_region).start)
-    del smoothed
     names = names_of_seeds(seeds, flood_region, shape)
     order = np.argsort(names)
-    flooded = kernels.flood(mask, seeds[order], ring_of(flood_region, shape))
-    return keep(flooded, names[order], mask, write_region.within(flood_region))
+    return seeds[order], names[order]
 
 
 def flood_block(
@@ -177,6 +208,8 @@ def flood_block(
     flood_region: Region,
     write_region: Region,
     shape: Triple,
+    growth: Growth = BOX_AND_DIAMOND,
+    levels: Levels = None,
 ) -> FloodedBlock:
     """Flood one block from seeds of several voxels each.
 
@@ -189,20 +222,24 @@ def flood_block(
         Index in ``names`` of the seed that each voxel belongs to.
     names : ndarray, uint64, (m,)
         Global names of seeds, ascending; the larger one wins a tie.
+    growth, levels
+        How they grow, and through which landscape on ``flood_region`` where that matters.
     """
     labels = (owners + 1).astype(np.int32)
-    flooded, arrival = flood(mask, seeds, ring_of(flood_region, shape), labels)
+    ring = ring_of(flood_region, shape)
+    flooded, arrival = growth.flood(mask, seeds, ring, labels, levels)
     # the unknown is one more than the largest label here, which may not be the last name's
     unknown = int(labels.max(initial=0)) + 1
     flooded[flooded == unknown] = names.size + 1
-    return keep((flooded, arrival), names, mask, write_region.within(flood_region))
+    return keep((flooded, arrival), names, mask, write_region.within(flood_region), levels)
 
 
 def keep(
-    flooded: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]],
+    flooded: tuple[npt.NDArray[np.int32], npt.NDArray[Any]],
     names: npt.NDArray[np.uint64],
     mask: npt.NDArray[np.uint8],
     inside: Region,
+    levels: Levels = None,
 ) -> FloodedBlock:
     """What a block keeps of a flood: ``inside`` is its write region in the flood region."""
     labels, arrival = flooded
@@ -211,7 +248,10 @@ def keep(
     is_open = kept == names.size + 1
     closed = np.where(is_open, np.int32(0), kept)
     dense, kept_names = compact(closed, names)
-    return FloodedBlock(dense, kept_names, arrival[inner].copy(), is_open, mask[inner].copy())
+    around = None if levels is None else levels[inner].copy()
+    return FloodedBlock(
+        dense, kept_names, arrival[inner].copy(), is_open, mask[inner].copy(), around
+    )
 
 
 def foreground(
@@ -297,6 +337,7 @@ __all__ = [
     "flood_block",
     "flood_from_spots",
     "foreground",
+    "seeds_at_spots",
     "voronoi_otsu",
     "voronoi_otsu_block",
 ]

@@ -35,7 +35,8 @@ class Exchange:
         for offset, neighbour in self.fragments.grid.neighbours(block):
             z, y, x = (-o for o in offset)
             shown[offset] = self.fronts.shown(neighbour, (z, y, x), self.round_number)
-        after = exchange_round(before, self.fronts.is_open(block), shown)
+        is_open, levels = self.fronts.fixed(block)
+        after = exchange_round(before, is_open, shown, self.fronts.growth, levels)
         if after.same_as(before):
             return {"changed": False}
         return {"changed": True, "front": self.fronts.write(block, self.round_number, after)}

@@ -15,7 +15,7 @@ from cellseg3d_dist.grid import Block, Region, Triple
 from cellseg3d_dist.instances.backends import kernels_of
 from cellseg3d_dist.instances.components import components, names_of_first_voxels
 from cellseg3d_dist.instances.filters import Sigma, gaussian, kernel_radius
-from cellseg3d_dist.instances.flood import UNREACHED
+from cellseg3d_dist.instances.growth import BOX_AND_DIAMOND, Growth
 from cellseg3d_dist.instances.voronoi import (
     FloodedBlock,
     VoronoiSpec,
@@ -77,6 +77,11 @@ class Flooding(Protocol):
         """Voxels beyond the flood region that mask and seeds depend on."""
         ...
 
+    @property
+    def growth(self) -> Growth:
+        """How labels grow."""
+        ...
+
     def flooded(self, block: Block, flood_region: Region, shape: Triple) -> FloodedBlock:
         """One block's labels with their certificate."""
         ...
@@ -98,6 +103,11 @@ class VoronoiFlooding:
     def filter_halo(self) -> Triple:
         """Of its filters."""
         return self.spec.filter_halo
+
+    @property
+    def growth(self) -> Growth:
+        """By distance."""
+        return BOX_AND_DIAMOND
 
     def flooded(self, block: Block, flood_region: Region, shape: Triple) -> FloodedBlock:
         """Read and label one block."""
@@ -163,8 +173,9 @@ class LabelFlood:
         shape = self.fragments.grid.shape
         flood_region = block.write_region.expand(self.flood_halo, shape)
         found = self.flooding.flooded(block, flood_region, shape)
-        arrival = np.where(found.is_open, UNREACHED, found.arrival).astype(np.int32)
-        record = self.fragments.write(self.which, block, found.labels, found.names, arrival)
+        record = self.fragments.write(
+            self.which, block, found.labels, found.names, found.known_arrival
+        )
         n_open = int(np.count_nonzero(found.is_open))
         record |= {"open": n_open, "foreground": int(np.count_nonzero(found.mask))}
         if n_open and self.keep_front:

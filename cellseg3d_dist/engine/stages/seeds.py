@@ -17,6 +17,7 @@ from cellseg3d_dist.engine.tables import table
 from cellseg3d_dist.grid import Block, Region, Triple
 from cellseg3d_dist.instances.components import components, names_of_first_voxels
 from cellseg3d_dist.instances.filters import Sigma, kernel_radius
+from cellseg3d_dist.instances.growth import BOX_AND_DIAMOND, Growth
 from cellseg3d_dist.instances.spots import names_of_seeds
 from cellseg3d_dist.instances.voronoi import FloodedBlock, flood_block, flood_from_spots
 from cellseg3d_dist.volumes import StoredArray
@@ -111,6 +112,11 @@ class SeededFlooding:
         """None: masks are decided voxel by voxel."""
         return (0, 0, 0)
 
+    @property
+    def growth(self) -> Growth:
+        """By distance."""
+        return BOX_AND_DIAMOND
+
     def decides(self) -> BlockRecord:
         """Seeds and parameters."""
         return {"seeds": self.lookup_digest, **self.masks.decides()}
@@ -183,6 +189,11 @@ class SpotFlooding:
         """The filter's radius, and a voxel to compare with."""
         z, y, x = (radius + 1 for radius in kernel_radius(self.sigma))
         return (z, y, x)
+
+    @property
+    def growth(self) -> Growth:
+        """By distance."""
+        return BOX_AND_DIAMOND
 
     def decides(self) -> BlockRecord:
         """Parameters of the decoder."""
