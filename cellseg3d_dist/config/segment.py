@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic import field_validator as validates
 
+from cellseg3d_dist.config.clean_up import CleanUpText
+from cellseg3d_dist.config.fucci import FUCCI, FucciText
 from cellseg3d_dist.config.preprocessing import PREPROCESS, PreprocessText
 from cellseg3d_dist.config.reading import read_yaml, validated
 from cellseg3d_dist.config.values import (
@@ -22,11 +24,13 @@ from cellseg3d_dist.config.values import (
     Connectivity,
     Floats,
     FloatsText,
+    LabellerName,
     Length,
     LengthText,
     PairsText,
     RegionText,
     Triplet,
+    ValuesText,
     Version,
     VolumeText,
     option,
@@ -39,6 +43,11 @@ from cellseg3d_dist.paths import absolute_path
 DEFAULT_MODEL = "nuclei-wnet3d"
 
 
+#: Methods of this package that find instances; any other name is a labeller's.
+InstanceMethod = Literal["components", "voronoi-otsu", "decode"]
+METHODS = get_args(InstanceMethod)
+
+
 class SegmentConfig(BaseModel):
     """Everything that ``segment`` can be told. What decides the labels is `deciding`."""
 
@@ -46,9 +55,13 @@ class SegmentConfig(BaseModel):
 
     image: str = Field(description="a path or URL")
     model: str = option("intensity, the name of a model, or a path", DEFAULT_MODEL, min_length=1)
-    instances: Literal["components", "voronoi-otsu", "decode"] | None = option(
-        "decode, voronoi-otsu or components"
+    instances: InstanceMethod | LabellerName | None = option(
+        "decode, voronoi-otsu or components, or a labeller: cellpose, stardist, the name of an "
+        "installed one, module:name or path/to/file.py:function"
     )
+    labeller_options: ValuesText = option("names and values, such as model=nuclei,diameter=8")
+    overlap_halo: LengthText | None = option(A_LENGTH)
+    overlap_threshold: float | None = option("a number from 0 to 1", ge=0, le=1)
     threshold: float | Literal["otsu"] | None = option(
         "otsu, or a number in the image's units, 0 to 1 for a network"
     )
@@ -59,6 +72,7 @@ class SegmentConfig(BaseModel):
     connectivity: Connectivity = option("6, 18 or 26", 6)
     min_volume: VolumeText = option(A_VOLUME)
     max_volume: VolumeText = option(A_VOLUME)
+    clean_up: CleanUpText = option("steps such as closing=8,fill-holes,split")
     voxel_size: FloatsText = option("three numbers above 0, z,y,x in micrometres, such as 5,1,1")
     channel: int = option(A_COUNT, 0, ge=0)
     time: int | None = option(A_COUNT, ge=0)
@@ -68,6 +82,7 @@ class SegmentConfig(BaseModel):
     )
     mask: str | None = option("a path or URL")
     labels_true: str | None = option("a path or URL")
+    earlier_run: str | None = option("a run folder whose prediction is used again")
 
     block_shape: Triplet | None = option(
         "three whole numbers of at least 1, z,y,x in voxels, such as 128,128,128"
@@ -84,6 +99,7 @@ class SegmentConfig(BaseModel):
     flips: bool = option("true or false", False)
     compat: Literal["cellseg3d"] | None = option("cellseg3d")
     ome_zarr: Version = option("0.5 or 0.4", "0.5")
+    fucci: FucciText = option(FUCCI)
     csv: bool = option("true or false", False)
     keep_work: bool = option("true or false", False)
 
@@ -131,19 +147,26 @@ class SegmentConfig(BaseModel):
         (z0, z1), (y0, y1), (x0, x1) = self.region
         return Region((z0, y0, x0), (z1, y1, x1))
 
+    @property
+    def labels_outside(self) -> bool:
+        """Whether a labeller finds the instances, not a method of this package."""
+        return self.instances is not None and self.instances not in METHODS
+
     def located(self) -> SegmentConfig:
         """The same with absolute paths, so that it means the same in any working folder."""
-        paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true")}
+        paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true", "earlier_run")}
         for key in ("scheduler", "model"):
             if getattr(self, key) and Path(getattr(self, key)).exists():
                 paths[key] = getattr(self, key)
-        return self.model_copy(
-            update={
-                key: str(absolute_path(path))
-                for key, path in paths.items()
-                if path and "://" not in path
-            }
-        )
+        changed = {
+            key: str(absolute_path(path))
+            for key, path in paths.items()
+            if path and "://" not in path
+        }
+        where, _, name = (self.instances or "").rpartition(":")
+        if where.endswith(".py"):
+            changed["instances"] = f"{absolute_path(where)}:{name}"
+        return self.model_copy(update=changed)
 
     def to_yaml(self) -> str:
         """The resolved configuration, in the form that ``--config`` reads."""
@@ -158,10 +181,12 @@ class SegmentConfig(BaseModel):
         """The part that decides labels and cells; the rest only how they are computed."""
         how = {
             "block_shape", "flood_halo", "workers", "scheduler", "memory_limit", "executor",
-            "ome_zarr", "csv", "keep_work", "labels_true",
+            "ome_zarr", "csv", "keep_work", "labels_true", "earlier_run",
         }  # fmt: skip
         if self.model == "intensity":
-            how |= {"device", "batch", "threads", "flips"}
+            how |= {"batch", "threads", "flips"} | (set() if self.labels_outside else {"device"})
+        if not self.labels_outside:
+            how |= {"labeller_options", "overlap_halo", "overlap_threshold"}
         return {key: value for key, value in self.plain().items() if key not in how}
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
+from importlib import metadata
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Floats = tuple[float, float, float]
+#: Labellers that come with this package; their programs are installed apart.
+LABELLERS = ("cellpose", "stardist")
 _MICROMETRES = re.compile(r"^\s*([-+.\deE]+?)\s*(um|µm|μm)\s*$")
 _CUBIC = re.compile(r"^\s*([-+.\deE]+?)\s*(um3|um\^3|µm3|µm³|um³|μm3|μm³)\s*$")
 _BYTES = re.compile(r"^\s*(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
@@ -99,6 +103,42 @@ def _pairs(value: object) -> object:
     return {key.strip().replace("-", "_"): number.strip() for key, _, number in parts}
 
 
+def _values(value: object) -> object:
+    """``a=1,b=true,c=x`` as a mapping of numbers, truths and words."""
+    pairs = _pairs(value)
+    if pairs is value:
+        return value
+    assert isinstance(pairs, dict)
+    return {key: _plain_value(text) for key, text in pairs.items()}
+
+
+def _plain_value(text: str) -> int | float | bool | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@functools.cache
+def labeller_entry_points() -> dict[str, metadata.EntryPoint]:
+    """Labellers of other installed packages, by name."""
+    return {point.name: point for point in metadata.entry_points(group="cellseg3d_dist.labellers")}
+
+
+def _labeller(name: str) -> str:
+    """A name that can be that of a labeller; whether it is there shows when it is loaded."""
+    where, colon, attribute = name.rpartition(":")
+    if colon and where and attribute:
+        return name
+    if name in LABELLERS or name in labeller_entry_points():
+        return name
+    raise ValueError(f"{name!r} names no labeller")
+
+
 def _text(value: object) -> object:
     """A version that YAML took for a number, as text."""
     return str(value) if isinstance(value, float) else value
@@ -110,6 +150,8 @@ RegionText = Annotated[
 ]
 LengthText = Annotated[Length, BeforeValidator(_length)]
 VolumeText = Annotated[CellVolume | None, BeforeValidator(_cell_volume)]
+LabellerName = Annotated[str, AfterValidator(_labeller)]
+ValuesText = Annotated[dict[str, int | float | bool | str] | None, BeforeValidator(_values)]
 PairsText = Annotated[dict[str, float] | None, BeforeValidator(_pairs)]
 BytesText = Annotated[int | None, BeforeValidator(_memory)]
 FloatsText = Annotated[Floats | None, BeforeValidator(_three)]
@@ -132,4 +174,4 @@ def plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):
         return ",".join(f"{a}:{b}" for a, b in value)
-    return list(value) if isinstance(value, tuple) else value
+    return [plain(part) for part in value] if isinstance(value, tuple) else value
