@@ -264,4 +264,8 @@ def _known() -> str:
     return ", ".join([*STEPS, *PRESETS])
 
 
-CleanUpText = Annotated[tuple[Step, ...], BeforeValidator(steps_of)]
+def _configured(given: object) -> tuple[Step, ...] | None:
+    return steps_of(given) or None
+
+
+CleanUpText = Annotated[tuple[Step, ...] | None, BeforeValidator(_configured)]

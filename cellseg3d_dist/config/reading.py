@@ -27,10 +27,12 @@ def validated(model: type[_Model], given: Mapping[str, Any], where: str = "") ->
         One line with every wrong key, its value and what it should be; an unknown key
         with the nearest known one.
     """
+    prefix = f"config {where}: " if where else ""
     try:
         return model.model_validate(dict(given))
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from None
     except ValidationError as error:
-        prefix = f"config {where}: " if where else ""
         lines = _lines(error, given, model.model_fields)
         raise ConfigError(prefix + "; ".join(lines) + ".") from None
 
