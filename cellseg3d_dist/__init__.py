@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cellseg3d_dist.arrays import label, measure, predict
     from cellseg3d_dist.phantoms import phantom
-    from cellseg3d_dist.segmentation import plan, resume, segment
+    from cellseg3d_dist.segmentation import plan, relabel, resume, segment
     from cellseg3d_dist.training.train import train
     from cellseg3d_dist.volumes import open_volume
 
@@ -26,6 +26,7 @@ _WHERE = {
     "phantom": "cellseg3d_dist.phantoms",
     "plan": "cellseg3d_dist.segmentation",
     "predict": "cellseg3d_dist.arrays",
+    "relabel": "cellseg3d_dist.segmentation",
     "resume": "cellseg3d_dist.segmentation",
     "segment": "cellseg3d_dist.segmentation",
     "train": "cellseg3d_dist.training.train",
@@ -38,6 +39,7 @@ __all__ = [
     "phantom",
     "plan",
     "predict",
+    "relabel",
     "resume",
     "segment",
     "train",

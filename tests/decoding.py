@@ -140,7 +140,7 @@ def _predict(job, prediction, resumed):
         np.save(file, prediction)
     image = _stored(job)
     stage = PredictFromFile(
-        job.image, image.levels[0], job.folder.work, NoNetwork(), (0, 1), job.plan.reach,
+        job.image, image.levels[0], job.folder.path, NoNetwork(), (0, 1), job.plan.reach,
         job.plan.sparse, file=file,
     )  # fmt: skip
     runner = Runner(job.folder, SerialExecutor(), NoProgress(), {}, resumed)

@@ -12,16 +12,15 @@ import numpy.typing as npt
 from cellseg3d_dist.engine import labelling
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.job import Job
-from cellseg3d_dist.engine.merge import merge_fragments
 from cellseg3d_dist.engine.records import digest
+from cellseg3d_dist.engine.seeding import threshold_seeds
 from cellseg3d_dist.engine.stage import Stage
 from cellseg3d_dist.engine.stages.candidates import CandidateFiles, FindCandidates, Known
 from cellseg3d_dist.engine.stages.follow import Assign, Ends, Follow, total_arrivals
 from cellseg3d_dist.engine.stages.paint import Paint
 from cellseg3d_dist.engine.stages.predicted import Predicted
 from cellseg3d_dist.engine.stages.seeds import (
-    LabelSeeds,
-    Masks,
+    PredictedGround,
     SeededFlooding,
     SeededRepresentation,
     SpotFlooding,
@@ -31,7 +30,7 @@ from cellseg3d_dist.engine.tables import save_table
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Selection
 from cellseg3d_dist.representations.following import FlowParameters, reach
-from cellseg3d_dist.representations.seeded import above
+from cellseg3d_dist.representations.seeded import above, growth_of
 from cellseg3d_dist.representations.sinks import sinks
 from cellseg3d_dist.representations.star import Star
 from cellseg3d_dist.volumes import StoredArray
@@ -61,27 +60,16 @@ def _seeded(job: Job, fragments: Fragments, prediction: StoredArray) -> Selectio
     """Seeds are whole components, merged and filtered by size first; then they flood."""
     represents = cast(SeededRepresentation, job.method.representation)
     parameters = job.method.parameters
-    masks = Masks(prediction, job.image, represents, parameters)
+    ground = PredictedGround(prediction, job.image, represents, parameters)
+    growth = growth_of(parameters.watershed)
     selection = _occupied(job, represents, parameters)
     if getattr(parameters, "spot_sigma", 0):
         sigma = represents.spot_sigma(parameters, job.image.volume.voxel_size)
-        spotted = SpotFlooding(masks, represents.spot_channel, sigma)
-        return labelling.flood(job, fragments, selection, spotted, repr(sigma))
-    seeds = Fragments(job.folder.work / "seeds", job.grid)
-    stage = LabelSeeds(masks, seeds)
-    found = labelling.by_contact(job, stage, seeds, selection, 26, "seed-contacts")
-    job.runner.progress.say("seeds        merged on the driver")
-    merged = merge_fragments(
-        seeds,
-        found,
-        job.folder.work / "seed-contacts",
-        job.folder.work / "seeds" / "merge",
-        parameters.min_seed_voxels,
-        None,
-    )
-    job.facts["seeds"] = merged.to_dict()
-    flooding = SeededFlooding(masks, seeds, merged.lookup, merged.lookup_digest)
-    return labelling.flood(job, fragments, selection, flooding, merged.lookup_digest)
+        spotted = SpotFlooding(ground, represents.spot_channel, sigma, growth)
+        return labelling.flood(job, fragments, selection, spotted, f"{sigma}-{growth}")
+    seeds = threshold_seeds(job, ground, selection, parameters.min_seed_voxels)
+    flooding = SeededFlooding(ground, seeds, growth)
+    return labelling.flood(job, fragments, selection, flooding, f"{seeds.digest}-{growth}")
 
 
 def _occupied(job: Job, represents: SeededRepresentation, parameters: Any) -> Selection:
@@ -127,7 +115,8 @@ def _stars(job: Job, fragments: Fragments, predicted: Predicted, star: Star) -> 
     """Candidates are suppressed in blocks and rounds; what is kept is painted."""
     threshold, work = job.method.parameters.threshold, job.folder.work
     files = CandidateFiles(work / "candidates", job.grid)
-    finding = FindCandidates(predicted, CandidateFiles(work / "peaks", job.grid), files, threshold)
+    peaks = CandidateFiles(job.predicted_in.peaks, job.grid)
+    finding = FindCandidates(predicted, peaks, files, threshold)
     counts = np.zeros(job.grid.n_blocks, np.int64)
     digests = np.zeros(job.grid.n_blocks, "S8")
     for record in job.runner.run(

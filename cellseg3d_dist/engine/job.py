@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
 from cellseg3d_dist.config import SegmentConfig
+from cellseg3d_dist.engine.earlier import EarlierRun
 from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.inputs import ImageInput
 from cellseg3d_dist.engine.method import Method
@@ -52,6 +54,17 @@ class Job:
     def source(self) -> ImageInput:
         """What instances are found in: the image as it is seen, or a network's foreground."""
         return self.foreground or self.seen
+
+    @functools.cached_property
+    def earlier(self) -> EarlierRun | None:
+        """The run whose results are used again."""
+        path = self.config.earlier_run
+        return None if path is None else EarlierRun.of(path)
+
+    @property
+    def predicted_in(self) -> RunFolder:
+        """The run folder that holds the prediction."""
+        return self.folder if self.earlier is None else self.earlier.predicted.folder
 
     @property
     def grid(self) -> BlockGrid:

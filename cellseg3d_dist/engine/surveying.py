@@ -14,6 +14,7 @@ from cellseg3d_dist.engine.stages.survey import (
     reduce_survey,
     upper_bins_wanted,
 )
+from cellseg3d_dist.engine.surveyed import save_survey
 from cellseg3d_dist.grid import Selection
 from cellseg3d_dist.instances.filters import Sigma
 from cellseg3d_dist.measuring import intensity
@@ -33,8 +34,20 @@ def survey_of(
     percentiles : bool
         Whether they are wanted where they take a second pass.
     """
-    folder = job.folder.work / of if of else job.folder.work
     suffix = f"-{of}" if of else ""
+    found = None
+    if job.earlier is not None:
+        found = job.earlier.survey(f"survey{suffix}", job.grid, smooth)
+    if found is None:
+        found = _survey(job, image, smooth, of, suffix, percentiles)
+    save_survey(job.folder.surveys / f"survey{suffix}.npz", found, job.grid, smooth)
+    return found
+
+
+def _survey(
+    job: Job, image: ImageInput, smooth: Sigma | None, of: str, suffix: str, percentiles: bool
+) -> SurveyResult:
+    folder = job.folder.work / of if of else job.folder.work
     everything = Selection.all(job.grid).without(list(job.runner.failed))
     stage = Survey(image, job.grid, folder, smooth, f"survey{suffix}")
     result = reduce_survey(stage, job.runner.run(stage, everything))

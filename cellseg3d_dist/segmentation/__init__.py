@@ -1,11 +1,12 @@
 """The main job: a stored volume in; labels, a cell table and a report out.
 
-`segment` starts it, `resume` goes on with it, `plan` says what it would do.
+`segment` starts it, `resume` goes on with it, `relabel` finds the cells of a finished one
+again, `plan` says what `segment` would do.
 """
 
 from __future__ import annotations
 
-from cellseg3d_dist.segmentation.commands import plan, resume, segment
+from cellseg3d_dist.segmentation.commands import plan, relabel, resume, segment
 from cellseg3d_dist.segmentation.running import RunResult
 
-__all__ = ["RunResult", "plan", "resume", "segment"]
+__all__ = ["RunResult", "plan", "relabel", "resume", "segment"]

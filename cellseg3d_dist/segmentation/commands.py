@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellseg3d_dist.engine.earlier import EarlierRun
 from cellseg3d_dist.engine.plan import Plan
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.segmentation.preparing import Order, begun, planned, taken_up
+from cellseg3d_dist.segmentation.relabelling import order_again
 from cellseg3d_dist.segmentation.running import RunResult, execute
 
 if TYPE_CHECKING:
@@ -85,6 +87,48 @@ def resume(
     how = {key: value for key, value in given.items() if value is not None}
     run = taken_up(absolute_path(out), how, client)
     return run if isinstance(run, RunResult) else execute(run, client, progress)
+
+
+def relabel(
+    out: str | Path,
+    new: str | Path | None = None,
+    *,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+    command: str | None = None,
+    **options: Any,
+) -> RunResult:
+    """Find the cells of a finished run again with other settings, without its network.
+
+    The result is a run of its own: the same labels and cells as :func:`segment` would give
+    with these settings. The prediction of ``out`` is read, what was found of the whole image
+    is taken over, and so are the fragments where they were kept (``keep_work``) and only
+    limits for whole cells are other ones.
+
+    Parameters
+    ----------
+    out : path
+        The finished run; it is not changed.
+    new : path, optional
+        The run folder to create; by default ``relabelled`` in ``out``.
+    **options
+        Keys of :class:`cellseg3d_dist.config.SegmentConfig` that are to be other ones; the
+        rest is as in ``out``.
+
+    Raises
+    ------
+    BadInputError
+        If ``out`` is not complete, or its image or prediction changed or lost, or an option
+        would need the network again. Nothing was created, but where blocks of the prediction
+        turn out to be damaged: then both runs can be resumed.
+    BlocksFailedError, EnvironmentFailedError
+        As :func:`segment`.
+    """
+    earlier = EarlierRun.of(absolute_path(out))
+    target = earlier.folder.path / "relabelled" if new is None else absolute_path(new)
+    order = order_again(earlier, options, command or shlex.join(sys.argv))
+    return execute(begun(order, target, overwrite, client), client, progress)
 
 
 def plan(image: Any, **options: Any) -> Plan:

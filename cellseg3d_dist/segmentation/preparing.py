@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import cellseg3d_dist
 from cellseg3d_dist.config import SegmentConfig, make_config, read_yaml
 from cellseg3d_dist.engine.checks import check_options
 from cellseg3d_dist.engine.clusters import Resources, check_cluster
+from cellseg3d_dist.engine.earlier import EarlierRun, check_predicted, check_same_source
 from cellseg3d_dist.engine.folder import (
     RunFolder,
     check_new_output,
@@ -67,7 +69,15 @@ def begun(order: Order, out: Path, overwrite: bool, client: Client | None) -> Ru
     check_new_output(out, inputs.locations(config), overwrite)
     check_options(config, inputs.volume)
     kernels_of(config.backend)
+    if config.earlier_run is not None:
+        earlier = EarlierRun.of(config.earlier_run)
+        check_same_source(earlier, config, inputs.fingerprint())
+        config = config.model_copy(update={"block_shape": earlier.block_shape})
+        method = replace(method, config=config)
     the_plan = make_plan(method, inputs.volume, _resources(config, client))
+    if config.earlier_run is not None and method.predicts:
+        masked = config.mask is not None
+        check_predicted(earlier, the_plan.reach, the_plan.sparse, masked)
     check_disk(the_plan, out)
     status = {
         "status": "running",
@@ -152,8 +162,13 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _changed_weights(status: dict[str, Any], method: Method) -> list[str]:
-    before, now = status.get("model", {}).get("sha256"), method.facts().get("sha256")
-    return [] if before == now else [f"the weights of model {method.config.model} have changed"]
+    before, now = status.get("model", {}), json.loads(json.dumps(method.facts()))
+    changed = []
+    if before.get("sha256") != now.get("sha256"):
+        changed.append(f"the weights of model {method.config.model} have changed")
+    outside = (before.get("labeller", {}), now.get("labeller", {}))
+    changed += [f"of labeller {method.config.instances}, {text}" for text in _differences(*outside)]
+    return changed
 
 
 def _changed_inputs(before: dict[str, str], now: dict[str, str], what: str) -> list[str]:
