@@ -49,14 +49,14 @@ class Touching:
 
     Attributes
     ----------
-    block, neighbour : ndarray, int64, (n,)
+    blocks, neighbours : ndarray, int64, (n,)
         Numbers of the blocks of each pair.
     pairs : ndarray, uint32, (n, 2)
-        Labels in ``block`` and in ``neighbour``.
+        Labels in ``blocks`` and in ``neighbours``.
     """
 
-    block: npt.NDArray[np.int64]
-    neighbour: npt.NDArray[np.int64]
+    blocks: npt.NDArray[np.int64]
+    neighbours: npt.NDArray[np.int64]
     pairs: npt.NDArray[np.uint32]
 
 

@@ -25,8 +25,9 @@ from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.tables import TableWriter, save_table
 from cellseg3d_dist.grid import BlockGrid, Selection
 from cellseg3d_dist.instances.spots import position_of_seeds
+from cellseg3d_dist.merging.contacts import unite_by_contact
 from cellseg3d_dist.merging.names import edges_of_orphans, unite_by_name
-from cellseg3d_dist.merging.union_find import Edges, Forest, Limits
+from cellseg3d_dist.merging.union_find import Forest, Limits
 
 #: Fragments written at a time.
 _PART = 1 << 20
@@ -121,9 +122,9 @@ def merge_parts(
     """
     forest = Forest(limits, expected)
     counts = np.full(grid.n_blocks, -1, np.int64)
-    for part in objects:
-        counts[part.numbers] = part.counts
-        forest.add(part.names, part.sizes)
+    for found in objects:
+        counts[found.numbers] = found.counts
+        forest.add(found.names, found.sizes)
     # blocks without fragments of their own failed or were skipped
     known = counts >= 0
     offsets = np.concatenate(([0], np.cumsum(np.maximum(counts, 0))))
@@ -131,8 +132,10 @@ def merge_parts(
         orphans = unite_by_name(forest.parent, forest.names, offsets, grid)
         forest.unite(edges_of_orphans(orphans, forest.names[orphans]))
     else:
-        for touching in contacts():
-            forest.unite(dense_edges(touching, offsets, known))
+        for part in contacts():
+            unite_by_contact(
+                forest.parent, part.blocks, part.neighbours, part.pairs, offsets, known
+            )
     return _write(forest, offsets, folder)
 
 
@@ -147,13 +150,12 @@ def owners_of(names: npt.NDArray[np.uint64], grid: BlockGrid) -> npt.NDArray[np.
 
 def dense_edges(
     touching: Touching, offsets: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]
-) -> Edges:
+) -> npt.NDArray[np.int64]:
     """Pairs as dense ids, without those of blocks that are not ``known``."""
-    # a neighbour that failed since has no fragments
-    there = known[touching.neighbour] & known[touching.block]
+    there = known[touching.neighbours] & known[touching.blocks]
     pairs = touching.pairs[there].astype(np.int64) - 1
-    pairs[:, 0] += offsets[touching.block[there]]
-    pairs[:, 1] += offsets[touching.neighbour[there]]
+    pairs[:, 0] += offsets[touching.blocks[there]]
+    pairs[:, 1] += offsets[touching.neighbours[there]]
     return pairs
 
 

@@ -47,7 +47,7 @@ class TableWriter:
     def append(self, part: npt.NDArray[Any]) -> None:
         """Write the next elements."""
         data = np.ascontiguousarray(part, self._dtype)
-        self._file.write(memoryview(data.view(np.uint8)))
+        self._file.write(data.view(np.uint8).data)
         self._crc = google_crc32c.extend(self._crc, data.view(np.uint8))
         self.n += data.size
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.grid import Triple
+from cellseg3d_dist.merging.union_find import join
 
 Pairs = npt.NDArray[np.uint32]
 Faces = dict[str, npt.NDArray[Any]]
@@ -72,6 +73,58 @@ def contacts(
         return np.empty((0, 2), np.uint32)
     packed = np.unique(_touching(side_a, side_b, slack))
     return np.stack((packed >> np.uint64(32), packed & np.uint64(0xFFFFFFFF)), 1).astype(np.uint32)
+
+
+def unite_by_contact(
+    parent: npt.NDArray[np.integer[Any]],
+    blocks: npt.NDArray[np.int64],
+    neighbours: npt.NDArray[np.int64],
+    pairs: Pairs,
+    offsets: npt.NDArray[np.int64],
+    known: npt.NDArray[np.bool_],
+    first: int = 0,
+) -> npt.NDArray[np.int64]:
+    """Join the fragments of pairs whose blocks are both among consecutive blocks.
+
+    Parameters
+    ----------
+    parent : ndarray of integers, (n,)
+        Of a union-find over the fragments of the blocks; changed in place.
+    blocks, neighbours : ndarray, int64, (m,)
+        Numbers of the blocks of each pair.
+    pairs : ndarray, uint32, (m, 2)
+        Labels in ``blocks`` and in ``neighbours``.
+    offsets : ndarray, int64, (n_blocks + 1,)
+        Where each block's fragments begin.
+    known : ndarray, bool, (n_blocks,)
+        Blocks whose pairs are wanted: one that failed since has no fragments.
+    first : int
+        Number of the first of the blocks.
+
+    Returns
+    -------
+    ndarray, int64
+        Positions of pairs that have a block that is not among these.
+    """
+    found: npt.NDArray[np.int64] = _joined(parent, blocks, neighbours, pairs, offsets, known, first)
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _joined(parent, blocks, neighbours, pairs, offsets, known, first):  # type: ignore[no-untyped-def]
+    outside = np.empty(1024, np.int64)
+    n = 0
+    for i in range(pairs.shape[0]):
+        a, b = blocks[i] - first, neighbours[i] - first
+        if 0 <= a < known.size and 0 <= b < known.size:
+            if known[a] and known[b]:
+                join(parent, offsets[a] + pairs[i, 0] - 1, offsets[b] + pairs[i, 1] - 1)
+            continue
+        if n == outside.size:
+            outside = np.concatenate((outside, np.empty_like(outside)))
+        outside[n] = i
+        n += 1
+    return outside[:n].copy()
 
 
 @numba.njit(cache=True, nogil=True)

@@ -97,7 +97,8 @@ class Numbered:
 
     def final(self, start: int, stop: int) -> npt.NDArray[np.unsignedinteger]:
         """Final ids of the fragments from ``start`` on, before ``stop``."""
-        return self.rank[self.parent[start:stop]]
+        part: npt.NDArray[np.unsignedinteger] = self.rank[self.parent[start:stop]]
+        return part
 
 
 def label_dtype(n: int) -> np.dtype[np.unsignedinteger]:
@@ -118,7 +119,7 @@ class Forest:
     ----------
     limits : Limits
     expected : int
-        About how many fragments there will be; more are taken too.
+        Room for this many is set aside at first, of which only what is filled takes memory.
     """
 
     def __init__(self, limits: Limits, expected: int = 0) -> None:
@@ -144,13 +145,14 @@ class Forest:
         """Add the next fragments, of any voxel counts ``sizes``."""
         stop = self.n_fragments + names.size
         if stop > self._names.size:
-            room = max(stop, self._names.size + self._names.size // 4, 1024)
+            room = max(stop, 2 * self._names.size, 1024)
             self._names = _moved(self._names, self.n_fragments, room)
             if self._limits.cap:
                 self._sizes = _moved(self._sizes, self.n_fragments, room)
         self._names[self.n_fragments : stop] = names
         if self._limits.cap:
-            self._sizes[self.n_fragments : stop] = np.minimum(sizes, self._limits.cap)
+            held = self._sizes[self.n_fragments : stop]
+            np.minimum(sizes, self._limits.cap, out=held, casting="unsafe")
         self.n_fragments = stop
 
     def unite(self, edges: Edges) -> None:
