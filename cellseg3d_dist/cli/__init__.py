@@ -31,6 +31,7 @@ _ClickError = cast(type[Any], typer.BadParameter.__mro__[2])
 for _command in (
     runs.segment,
     runs.resume,
+    runs.relabel,
     runs.status,
     runs.plan,
     images.info,

@@ -69,6 +69,13 @@ OutlineSigma = Annotated[
 ]
 Connectivity = Annotated[str | None, option("6, 18 or 26 neighbours, for components [6].", "N")]
 MinVolume = Annotated[str | None, option("Drop smaller cells: 200um3, or voxels.", "VOLUME")]
+MaxVolume = Annotated[str | None, option("Drop larger cells: 5000um3, or voxels.", "VOLUME")]
+LabelsTrue = Annotated[str | None, option("True labels, to score against.", "PATH")]
+Executor = Annotated[str | None, option("dask, or serial to debug [dask].", "NAME")]
+Backend = Annotated[str | None, option("numba or opencl [numba].", "NAME")]
+OmeZarr = Annotated[str | None, option("OME-Zarr written: 0.5 or 0.4 [0.5].", "N")]
+Csv = Annotated[bool | None, switch("Write cells.csv too [no].")]
+KeepWork = Annotated[bool | None, switch("Keep intermediate files [no].")]
 VoxelSize = Annotated[
     str | None, option("Micrometres, needed where the image states none.", "Z,Y,X")
 ]

@@ -1,4 +1,4 @@
-"""Commands about runs: segment, plan, resume, status, report."""
+"""Commands about runs: segment, plan, resume, relabel, status, report."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ import typer
 
 from cellseg3d_dist.cli.options import (
     AsJson,
+    Backend,
     Batch,
     BlockShape,
     Channel,
     Compat,
     Config,
     Connectivity,
+    Csv,
     Decoder,
     Device,
+    Executor,
     Flips,
     FloodHalo,
     Image,
     Instances,
+    KeepWork,
+    LabelsTrue,
     Level,
+    MaxVolume,
     MemoryLimit,
     MinVolume,
     Model,
+    OmeZarr,
     Out,
     OutlineSigma,
     Preprocess,
@@ -38,7 +45,6 @@ from cellseg3d_dist.cli.options import (
     VoxelSize,
     Workers,
     option,
-    switch,
 )
 from cellseg3d_dist.cli.terminal import command_line, progress_bar
 
@@ -71,9 +77,7 @@ def segment(
     decoder: Decoder = None,
     connectivity: Connectivity = None,
     min_volume: MinVolume = None,
-    max_volume: Annotated[
-        str | None, option("Drop larger cells: 5000um3, or voxels.", "VOLUME")
-    ] = None,
+    max_volume: MaxVolume = None,
     voxel_size: VoxelSize = None,
     channel: Channel = None,
     time: Time = None,
@@ -82,22 +86,26 @@ def segment(
     mask: Annotated[
         str | None, option("Image that is not 0 where cells are sought.", "PATH")
     ] = None,
-    labels_true: Annotated[str | None, option("True labels, to score against.", "PATH")] = None,
+    labels_true: LabelsTrue = None,
     block_shape: BlockShape = None,
     flood_halo: FloodHalo = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     memory_limit: MemoryLimit = None,
-    executor: Annotated[str | None, option("dask, or serial to debug [dask].", "NAME")] = None,
-    backend: Annotated[str | None, option("numba or opencl [numba].", "NAME")] = None,
+    executor: Executor = None,
+    backend: Backend = None,
     device: Device = None,
     batch: Batch = None,
     threads: Threads = None,
     flips: Flips = None,
     compat: Compat = None,
-    ome_zarr: Annotated[str | None, option("OME-Zarr written: 0.5 or 0.4 [0.5].", "N")] = None,
-    csv: Annotated[bool | None, switch("Write cells.csv too [no].")] = None,
-    keep_work: Annotated[bool | None, switch("Keep intermediate files [no].")] = None,
+    ome_zarr: OmeZarr = None,
+    fucci: Annotated[
+        str | None,
+        option("State of the cell cycle from two reporters' channels.", "red=N,green=N"),
+    ] = None,
+    csv: Csv = None,
+    keep_work: KeepWork = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in OUT.")
     ] = False,
@@ -127,6 +135,50 @@ def resume(
             workers=workers,
             scheduler=scheduler,
             memory_limit=memory_limit,
+        )
+    _done(result)
+
+
+def relabel(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Run folder of a finished run.")],
+    new: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="NEW", help="Run folder to create [OUT/relabelled].", show_default=False
+        ),
+    ] = None,
+    config: Config = None,
+    instances: Instances = None,
+    threshold: Threshold = None,
+    spot_sigma: SpotSigma = None,
+    outline_sigma: OutlineSigma = None,
+    decoder: Decoder = None,
+    connectivity: Connectivity = None,
+    min_volume: MinVolume = None,
+    max_volume: MaxVolume = None,
+    labels_true: LabelsTrue = None,
+    flood_halo: FloodHalo = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    memory_limit: MemoryLimit = None,
+    executor: Executor = None,
+    backend: Backend = None,
+    ome_zarr: OmeZarr = None,
+    csv: Csv = None,
+    keep_work: KeepWork = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in NEW.")
+    ] = False,
+) -> None:
+    """Find the cells of a run again with other settings. Its prediction is read, not made."""
+    from cellseg3d_dist import segmentation
+
+    options = {k: v for k, v in ctx.params.items() if k not in ("out", "new", "overwrite")}
+    given = _given(**options)
+    with progress_bar() as progress:
+        result = segmentation.relabel(
+            out, new, overwrite=overwrite, progress=progress, command=command_line(), **given
         )
     _done(result)
 
