@@ -7,9 +7,7 @@ fragments or records for one process; both give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,47 +19,16 @@ from cellseg3d_dist.engine.block_records import (
     objects_in_parts,
 )
 from cellseg3d_dist.engine.fragments import Fragments
+from cellseg3d_dist.engine.merge_result import MergeResult as MergeResult
 from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.tables import TableWriter, save_table
 from cellseg3d_dist.grid import BlockGrid, Selection
-from cellseg3d_dist.instances.spots import position_of_seeds
 from cellseg3d_dist.merging.contacts import unite_by_contact
 from cellseg3d_dist.merging.names import edges_of_orphans, unite_by_name
 from cellseg3d_dist.merging.union_find import Forest, Limits
 
 #: Fragments written at a time.
 _PART = 1 << 20
-
-
-@dataclass(frozen=True)
-class MergeResult:
-    """Counts of the merge, and where its lookup lies.
-
-    Attributes
-    ----------
-    lookup : Path
-        Folder with ``final.npy``, ``offsets.npy`` and ``names.npy`` (of each final id).
-    lookup_digest : str
-        Of the first two.
-    """
-
-    n_cells: int
-    n_fragments: int
-    n_too_small: int
-    n_too_large: int
-    dtype: np.dtype[np.unsignedinteger]
-    lookup: Path
-    lookup_digest: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "cells": self.n_cells,
-            "fragments": self.n_fragments,
-            "too_small": self.n_too_small,
-            "too_large": self.n_too_large,
-            "dtype": str(self.dtype),
-        }
 
 
 def merge_fragments(
@@ -137,15 +104,6 @@ def merge_parts(
                 forest.parent, part.blocks, part.neighbours, part.pairs, offsets, known
             )
     return _write(forest, offsets, folder)
-
-
-def owners_of(names: npt.NDArray[np.uint64], grid: BlockGrid) -> npt.NDArray[np.int64]:
-    """Numbers of the blocks that seeds of these names lie in."""
-    z, y, x = position_of_seeds(names, grid.shape)
-    bz, by, bx = grid.block_shape
-    _, ny, nx = grid.n_blocks_per_axis
-    owners: npt.NDArray[np.int64] = ((z // bz) * ny + y // by) * nx + x // bx
-    return owners
 
 
 def dense_edges(

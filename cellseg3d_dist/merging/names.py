@@ -14,7 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.grid import BlockGrid
+from cellseg3d_dist.instances.spots import position_of_seeds
 from cellseg3d_dist.merging.union_find import join
+
+
+def owners_of(names: npt.NDArray[np.uint64], grid: BlockGrid) -> npt.NDArray[np.int64]:
+    """Numbers of the blocks that seeds of these names lie in."""
+    z, y, x = position_of_seeds(names, grid.shape)
+    bz, by, bx = grid.block_shape
+    _, ny, nx = grid.n_blocks_per_axis
+    owners: npt.NDArray[np.int64] = ((z // bz) * ny + y // by) * nx + x // bx
+    return owners
 
 
 def edges_by_name(

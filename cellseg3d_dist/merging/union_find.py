@@ -157,7 +157,7 @@ class Forest:
 
     def unite(self, edges: Edges) -> None:
         """Unite the pairs of dense ids ``edges``, (m, 2)."""
-        _unite(self.parent, edges)
+        unite(self.parent, edges)
 
     def number(self, keep: Callable[[Names], Any]) -> Numbered:
         """Drop cells by size and number the others 1..n by their smallest name.
@@ -220,6 +220,11 @@ def merge(
 def singletons(n: int) -> npt.NDArray[np.integer[Any]]:
     """Each of n fragments as its own root."""
     return np.arange(n, dtype=np.uint32 if n <= 2**32 else np.int64)
+
+
+def unite(parent: npt.NDArray[np.integer[Any]], edges: Edges) -> None:
+    """Unite pairs of dense ids, (m, 2), in place."""
+    _unite(parent, edges)
 
 
 def roots(parent: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.integer[Any]]:

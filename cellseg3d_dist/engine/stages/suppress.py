@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cellseg3d_dist.engine.merge import owners_of
 from cellseg3d_dist.engine.records import read_record, record_digest, record_path, write_record
 from cellseg3d_dist.engine.stage import BlockRecord
 from cellseg3d_dist.engine.stages.candidates import Known, inside
 from cellseg3d_dist.grid import Block, Selection
 from cellseg3d_dist.instances.spots import position_of_seeds
+from cellseg3d_dist.merging.names import owners_of
 from cellseg3d_dist.representations.polyhedra import Stencil
 from cellseg3d_dist.representations.representation import Size
 from cellseg3d_dist.representations.star import Star
