@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cellseg3d_dist.config import SegmentConfig, make_config
@@ -11,6 +12,8 @@ from cellseg3d_dist.engine.earlier import EarlierRun
 from cellseg3d_dist.engine.network import Network
 from cellseg3d_dist.engine.stages.survey import PERCENTILES
 from cellseg3d_dist.errors import ConfigError, WeightsError
+from cellseg3d_dist.labellers import LabellerSource
+from cellseg3d_dist.merging import overlap
 from cellseg3d_dist.networks.cards import Card, make_card, resolve
 from cellseg3d_dist.representations import Representation, decoding_parameters, representation
 
@@ -36,6 +39,8 @@ class Method:
         Of the representation's decoder.
     earlier_facts : dict or None
         What an earlier run says of the model, where its prediction is used.
+    labeller : LabellerSource or None
+        What finds the instances, where no method of this package does.
     """
 
     config: SegmentConfig
@@ -44,6 +49,7 @@ class Method:
     representation: Representation | None = None
     parameters: Any = None
     earlier_facts: dict[str, Any] | None = None
+    labeller: LabellerSource | None = None
 
     @property
     def predicts(self) -> bool:
@@ -78,6 +84,10 @@ class Method:
 
     def facts(self) -> dict[str, Any]:
         """For ``run.json``."""
+        outside = {} if self.labeller is None else {"labeller": self.labeller.facts()}
+        return self._model_facts() | outside
+
+    def _model_facts(self) -> dict[str, Any]:
         if self.earlier_facts is not None:
             return self.earlier_facts | {"decoder": asdict(self.parameters)}
         if self.card is None or self.network is None:
@@ -109,6 +119,8 @@ def resolve_method(config: SegmentConfig) -> Method:
     EnvironmentFailedError
         If CUDA was asked for and is not there.
     """
+    if config.labels_outside:
+        return _with_labeller(config)
     if config.model == "intensity":
         return Method(_for_intensity(config))
     if config.earlier_run is not None:
@@ -120,7 +132,8 @@ def resolve_method(config: SegmentConfig) -> Method:
     # everything that can be wrong with weights shows when they are loaded
     located, model = resolve(config.model), load_model(config.model)
     card, represents = model.card, model.representation
-    _check_percentiles(card)
+    wanted = (card.normalisation.low, card.normalisation.high)
+    _check_percentiles(f"model {card.name}", wanted)
     parameters = decoding_parameters(represents, _whole(represents, card.decoder, config.decoder))
     if config.compat is not None and card.representation != "foreground":
         raise ConfigError(
@@ -149,13 +162,40 @@ def _predicted_before(config: SegmentConfig, told: dict[str, Any]) -> Method:
     return Method(filled, card, None, represents, parameters, told)
 
 
-def _check_percentiles(card: Card) -> None:
-    for value in (card.normalisation.low, card.normalisation.high):
+def _check_percentiles(whose: str, wanted: Iterable[float]) -> None:
+    for value in wanted:
         if value not in PERCENTILES:
             raise WeightsError(
-                f"model {card.name}: its normalisation uses percentile {value:g}, which the "
-                f"survey does not keep. Known are {', '.join(f'{p:g}' for p in PERCENTILES)}."
+                f"{whose}: its normalisation uses percentile {value:g}, which the survey does "
+                f"not keep. Known are {', '.join(f'{p:g}' for p in PERCENTILES)}."
             )
+
+
+def _with_labeller(config: SegmentConfig) -> Method:
+    """A labeller of the image, or of a network's foreground where a model is given."""
+    for key in ("threshold", "decoder", "flood_halo", "compat"):
+        if getattr(config, key) is not None:
+            raise ConfigError(
+                f"{key} does not apply to labeller {config.instances}. Leave it out; what the "
+                f"labeller takes goes into labeller_options."
+            )
+    given = config.plain()
+    if "model" not in config.model_fields_set:
+        given["model"] = "intensity"
+    if config.overlap_threshold is None:
+        given["overlap_threshold"] = overlap.THRESHOLD
+    filled = make_config(given)
+    assert filled.instances is not None
+    source = LabellerSource.of(filled.instances, filled.labeller_options, filled.device)
+    _check_percentiles(filled.instances, getattr(source.load(), "percentiles", None) or ())
+    if filled.model == "intensity":
+        if filled.device != "cpu" and not source.takes_device():
+            raise ConfigError(
+                f"device {filled.device!r}: labeller {source.name} takes no device. Leave it out."
+            )
+        return Method(filled, labeller=source)
+    found = resolve_method(filled.model_copy(update={"instances": None}))
+    return replace(found, config=filled, labeller=source)
 
 
 def _for_intensity(config: SegmentConfig) -> SegmentConfig:

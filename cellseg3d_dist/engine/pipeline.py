@@ -20,6 +20,7 @@ from cellseg3d_dist.engine import decoding, labelling, prediction, preprocessing
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.job import Job
 from cellseg3d_dist.engine.merge import MergeResult, merge_fragments
+from cellseg3d_dist.engine.overlap import label_by_overlap
 from cellseg3d_dist.engine.records import digest, file_digest
 from cellseg3d_dist.engine.stages.pyramid import Pyramid
 from cellseg3d_dist.engine.stages.relabel import Relabel
@@ -82,6 +83,8 @@ class Pipeline(Job):
                 return decoding.decode(self, fragments, predicted)
             self.foreground = prediction.foreground_of(self)
             survey = self._survey_foreground()
+        if self.method.labeller is not None:
+            return label_by_overlap(self, fragments, survey)
         threshold = self._threshold(survey)
         selection = self._occupied(survey, threshold)
         return labelling.label(self, fragments, selection, threshold)
@@ -192,6 +195,8 @@ class Pipeline(Job):
         edges_from = None
         if self.config.instances == "components":
             edges_from = self.folder.work / "contacts"
+        elif self.method.labeller is not None:
+            edges_from = fragments.folder / "overlaps"
         self.runner.progress.say("merge        on the driver")
         merged = merge_fragments(
             fragments,

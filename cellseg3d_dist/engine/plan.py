@@ -12,6 +12,7 @@ from typing import Any, cast
 from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.engine import memory
 from cellseg3d_dist.engine.clusters import Resources, default_memory_limit, default_workers
+from cellseg3d_dist.engine.labeller_cost import check_overlap_halo, labelling_memory, overlap_halo
 from cellseg3d_dist.engine.memory import BlockMemory
 from cellseg3d_dist.engine.method import Method
 from cellseg3d_dist.engine.predicted_cost import predicted_costs
@@ -50,7 +51,7 @@ class Plan:
     spot_sigma, outline_sigma : (float, float, float)
         In voxels of each axis.
     flood_halo : (int, int, int)
-        Of the first pass; the redo uses twice as much.
+        Of the first pass; the redo uses twice as much. Of a labeller: what it sees more.
     redo : bool
         Whether the redo fits the memory limit; if not, the exchange settles open voxels.
     stages : tuple of BlockMemory
@@ -213,6 +214,10 @@ def _plan_for(
     flood_halo = DECODING_HALO if method.decodes else spec.default_flood_halo()
     if config.flood_halo is not None:
         flood_halo = (config.flood_halo,) * 3
+    if method.labeller is not None:
+        outline = (0.0, 0.0, 0.0)
+        spec, flood_halo = VoronoiSpec(outline, outline, 0.0), overlap_halo(method, volume)
+        check_overlap_halo(flood_halo, grid)
     seen = volume if config.preprocess is None else seen_volume(volume)
     stages, redo = _finding(method, seen, grid, spec, flood_halo, limit * SHARE)
     stages = with_preprocessing(stages, config, volume, grid)
@@ -281,6 +286,8 @@ def _finding(
     surveyed = (0, 0, 0) if method.network is not None else radius
     stages = [memory.smoothing("survey", grid, surveyed, volume.dtype.itemsize)]
     z, y, x = (2 * h for h in flood_halo)
+    if method.labeller is not None:
+        return stages + labelling_memory(method, volume, grid, flood_halo), False
     if method.decodes:
         decoding, redo = _decoding(method, volume, grid, flood_halo, most)
         return stages + decoding, redo
@@ -338,6 +345,8 @@ def _over_limit(plan: Plan, method: Method, volume: Volume) -> str:
         f"{SHARE:.0%} of memory_limit {limit / 2**30:.2f} GiB per worker."
     )
     for side in (192, 128, 96, 64, 48, 32, 16):
+        if method.labeller is not None and side <= max(plan.flood_halo):
+            break
         smaller = _block_of(side, volume.shape) if side >= 64 else (side, side, side)
         fitting = _plan_for(method, volume, smaller, plan.workers, limit)
         if fitting.peak.n_bytes <= limit * SHARE:
