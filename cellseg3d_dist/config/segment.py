@@ -14,6 +14,7 @@ from pydantic import field_validator as validates
 
 from cellseg3d_dist.config.clean_up import CleanUpText
 from cellseg3d_dist.config.fucci import FUCCI, FucciText
+from cellseg3d_dist.config.clean_up import CleanUpText
 from cellseg3d_dist.config.preprocessing import PREPROCESS, PreprocessText
 from cellseg3d_dist.config.reading import read_yaml, validated
 from cellseg3d_dist.config.values import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -48,14 +49,23 @@ def by_contact(
     selection: Selection,
     connectivity: int,
     name: str,
+    *,
+    upstream: str = "",
+    owners: Path | None = None,
 ) -> Selection:
-    """Run a stage that labels components, and find their contacts, kept under ``name``."""
+    """Run a stage that labels components, and find their contacts, kept under ``name``.
+
+    ``upstream`` tells components of other cells apart; with a folder of ``owners`` only
+    components of one owner are contacts.
+    """
     done = {record["block"] for record in job.runner.run(stage, selection)}
     labelled = selection.only(done)
     passes = np.zeros(fragments.grid.n_blocks, np.uint8)
     passes[labelled.numbers] = 1
     fragments.set_passes(passes)
-    contacts = Contacts(fragments, job.folder.work, connectivity, digest(passes), name)
+    contacts = Contacts(
+        fragments, job.folder.work, connectivity, f"{upstream}{digest(passes)}", name, owners
+    )
     found = {record["block"] for record in job.runner.run(contacts, labelled)}
     return labelled.only(found)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cellseg3d_dist.engine import decoding, labelling, prediction, preprocessing
+from cellseg3d_dist.engine.clean_up import clean_up
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.job import Job
 from cellseg3d_dist.engine.merge import MergeResult, merge_fragments
@@ -66,6 +67,8 @@ class Pipeline(Job):
         labelled = self._label(survey, fragments)
         merged = self.merge(fragments, labelled)
         self._warn()
+        cells = clean_up(self, fragments, labelled, merged)
+        fragments, labelled, merged = cells.fragments, cells.blocks, cells.merged
         labels = self.label_image(merged)
         relabel, records = self.relabel(fragments, labels, labelled, merged, survey.magnitudes)
         written = self._written(merged)

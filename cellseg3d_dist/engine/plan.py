@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.engine import memory
+from cellseg3d_dist.engine.clean_up_plan import clean_up_memory
 from cellseg3d_dist.engine.clusters import Resources, default_memory_limit, default_workers
 from cellseg3d_dist.engine.labeller_cost import check_overlap_halo, labelling_memory, overlap_halo
 from cellseg3d_dist.engine.memory import BlockMemory
@@ -222,6 +223,7 @@ def _plan_for(
     stages, redo = _finding(method, seen, grid, spec, flood_halo, limit * SHARE)
     stages = with_preprocessing(stages, config, volume, grid)
     itemsize = volume.dtype.itemsize
+    stages += clean_up_memory(config, volume, grid)
     stages.append(memory.relabelling(grid, itemsize, len(volume.channels)))
     stages = [_with_decoding(stage, volume) for stage in stages]
     predicting = None
