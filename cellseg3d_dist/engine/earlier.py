@@ -36,9 +36,11 @@ PREDICTING = (
     "device", "batch", "threads", "flips", "compat",
 )  # fmt: skip
 #: Options that matter once there are fragments only.
-MERGING = ("min_volume", "max_volume")
+MERGING = ("min_volume", "max_volume", "clean_up", "fucci")
 #: Facts that are found after there are fragments.
-_LATER = ("survey", "merge", "warnings", "cells", "cells_digest", "scores")
+_LATER = (
+    "survey", "merge", "clean_up", "warnings", "cells", "cells_digest", "fucci", "scores",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
