@@ -15,7 +15,12 @@ import numpy.typing as npt
 
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.instances.filters import Sigma
-from cellseg3d_dist.representations.checks import check_fractions, check_voxels, check_weights
+from cellseg3d_dist.representations.checks import (
+    check_fractions,
+    check_switches,
+    check_voxels,
+    check_weights,
+)
 from cellseg3d_dist.representations.losses import (
     annotated,
     balanced_cross_entropy,
@@ -68,11 +73,13 @@ class BcdParameters:
         passes 0 well inside a cell.
     min_seed_voxels, min_voxels : int
         Seeds and cells with fewer voxels are dropped. (The paper's data: 32 and 128.)
+    watershed : {0, 1}
+        Cells grow by distance, or by a watershed on D as in the paper.
 
     Raises
     ------
     ConfigError
-        If a threshold is not within 0..1 or a size is below 1.
+        If a threshold is not within 0..1, a size is below 1, or a switch not 0 or 1.
     """
 
     seed_foreground: float = 0.9
@@ -83,6 +90,7 @@ class BcdParameters:
     min_seed_voxels: int = 4
     min_voxels: int = 16
     spot_sigma: float = 0.0
+    watershed: int = 0
 
     def __post_init__(self) -> None:
         check_weights("bcd", spot_sigma=self.spot_sigma)
@@ -94,6 +102,7 @@ class BcdParameters:
             foreground=self.foreground,
             foreground_distance=max(0.0, self.foreground_distance),
         )
+        check_switches("bcd", watershed=self.watershed)
         check_voxels("bcd", min_seed_voxels=self.min_seed_voxels, min_voxels=self.min_voxels)
 
 
@@ -196,15 +205,26 @@ class Bcd:
         z, y, x = (parameters.spot_sigma / size for size in voxel_size)
         return (z, y, x)
 
+    def landscape(
+        self, prediction: npt.NDArray[np.uint8], parameters: BcdParameters
+    ) -> npt.NDArray[np.uint8] | None:
+        """D, where a watershed is wanted."""
+        return prediction[SPOTS] if parameters.watershed else None
+
     def decode(
         self, prediction: npt.NDArray[np.uint8], voxel_size: Size, parameters: BcdParameters
     ) -> npt.NDArray[np.uint32]:
         """Labels 1..n of stored channels (3, z, y, x) of a whole volume."""
         seeds, foreground = self.masks(prediction, parameters)
+        landscape = self.landscape(prediction, parameters)
         if parameters.spot_sigma:
             sigma = self.spot_sigma(parameters, voxel_size)
-            return decode_spots(prediction[SPOTS], foreground, sigma, parameters.min_voxels)
-        return decode_seeded(seeds, foreground, parameters.min_seed_voxels, parameters.min_voxels)
+            return decode_spots(
+                prediction[SPOTS], foreground, sigma, parameters.min_voxels, landscape
+            )
+        return decode_seeded(
+            seeds, foreground, parameters.min_seed_voxels, parameters.min_voxels, landscape
+        )
 
 
 def _depth_in_cell(

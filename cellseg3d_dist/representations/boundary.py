@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.errors import ConfigError
-from cellseg3d_dist.representations.checks import check_fractions, check_voxels
+from cellseg3d_dist.representations.checks import check_fractions, check_switches, check_voxels
 from cellseg3d_dist.representations.losses import LOSSES, loss_options
 from cellseg3d_dist.representations.representation import Size
 from cellseg3d_dist.representations.seeded import Masks, above, decode_seeded
@@ -35,20 +35,24 @@ class BoundaryParameters:
         edges lie outside of nuclei.
     min_seed_voxels, min_voxels : int
         Seeds and nuclei with fewer voxels are dropped.
+    watershed : {0, 1}
+        Nuclei grow by distance, or by a watershed on the nucleus class.
 
     Raises
     ------
     ConfigError
-        If a threshold is not within 0..1 or a size is below 1.
+        If a threshold is not within 0..1, a size is below 1, or a switch not 0 or 1.
     """
 
     seed_nucleus: float = 0.5
     foreground: float = 0.5
     min_seed_voxels: int = 4
     min_voxels: int = 16
+    watershed: int = 0
 
     def __post_init__(self) -> None:
         check_fractions("boundary", seed_nucleus=self.seed_nucleus, foreground=self.foreground)
+        check_switches("boundary", watershed=self.watershed)
         check_voxels("boundary", min_seed_voxels=self.min_seed_voxels, min_voxels=self.min_voxels)
 
 
@@ -125,9 +129,21 @@ class Boundary:
         foreground = above(inside, parameters.foreground)
         return foreground & above(nucleus, parameters.seed_nucleus), foreground
 
+    def landscape(
+        self, prediction: npt.NDArray[np.uint8], parameters: BoundaryParameters
+    ) -> npt.NDArray[np.uint8] | None:
+        """The nucleus class, where a watershed is wanted."""
+        return prediction[2] if parameters.watershed else None
+
     def decode(
         self, prediction: npt.NDArray[np.uint8], voxel_size: Size, parameters: BoundaryParameters
     ) -> npt.NDArray[np.uint32]:
         """Labels 1..n of stored channels (3, z, y, x) of a whole volume."""
         seeds, foreground = self.masks(prediction, parameters)
-        return decode_seeded(seeds, foreground, parameters.min_seed_voxels, parameters.min_voxels)
+        return decode_seeded(
+            seeds,
+            foreground,
+            parameters.min_seed_voxels,
+            parameters.min_voxels,
+            self.landscape(prediction, parameters),
+        )

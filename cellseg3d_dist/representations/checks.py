@@ -62,3 +62,16 @@ def check_voxels(what: str, **values: int) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"{what}: {name} {value!r} must be a whole number of at least 1.")
+
+
+def check_switches(what: str, **values: int) -> None:
+    """Refuse switches that are not 0 or 1.
+
+    Raises
+    ------
+    ConfigError
+        Naming the switch.
+    """
+    for name, value in values.items():
+        if value not in (0, 1):
+            raise ConfigError(f"{what}: {name} {value!r} must be 0 or 1.")

@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cellseg3d_dist.grid import Region
-from cellseg3d_dist.instances.components import components
 from cellseg3d_dist.instances.filters import Sigma
-from cellseg3d_dist.instances.flood import NO_RING, flood
+from cellseg3d_dist.instances.growth import BOX_AND_DIAMOND, Growth, Watershed
+from cellseg3d_dist.instances.seeded import Terrain, flood_spots, grow_components
 from cellseg3d_dist.instances.sizes import sizes_of
-from cellseg3d_dist.instances.spots import names_of_seeds
-from cellseg3d_dist.instances.voronoi import flood_from_spots
+from cellseg3d_dist.instances.watershed import levels_of
 
 Masks = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
 
@@ -46,18 +45,21 @@ def decode_seeded(
     foreground: npt.NDArray[np.bool_],
     min_seed_voxels: int = 1,
     min_voxels: int = 1,
+    landscape: npt.NDArray[Any] | None = None,
 ) -> npt.NDArray[np.uint32]:
     """Grow seed components inside a foreground.
 
     Seeds are 26-connected components; those with fewer than ``min_seed_voxels`` are
-    dropped as a whole, the others grow by :func:`.flood.flood`, and labels with fewer than
-    ``min_voxels`` are dropped. Foreground that no seed reaches stays 0.
+    dropped as a whole, the others grow, and labels with fewer than ``min_voxels`` are
+    dropped. Foreground that no seed reaches stays 0.
 
     Parameters
     ----------
     seeds, foreground : ndarray, bool, (z, y, x)
         Seeds lie in the foreground.
     min_seed_voxels, min_voxels : int
+    landscape : ndarray, optional
+        Seeds grow by a watershed, its high values first; without it by distance.
 
     Returns
     -------
@@ -65,21 +67,22 @@ def decode_seeded(
         1..n in the order of names; a component's name is that of its first voxel in
         raster order, see :func:`.spots.names_of_seeds`, and the larger wins a tie.
     """
-    z, y, x = seeds.shape
-    shape = (z, y, x)
-    parts, first = components(seeds, 26)
-    kept = sizes_of(parts, first.size) >= min_seed_voxels
-    order = np.argsort(names_of_seeds(first[kept], Region.whole(shape), shape))
-    # order[i] is the component that comes i-th
-    numbers = np.zeros(first.size + 1, np.int32)
-    numbers[np.flatnonzero(kept)[order] + 1] = np.arange(1, order.size + 1, dtype=np.int32)
-    at = np.flatnonzero(parts)
-    labels = numbers[parts.reshape(-1)[at]]
-    del parts
-    at, labels = at[labels > 0], labels[labels > 0]
+    growth, ground = _ground(foreground, landscape)
+    grown, n = grow_components(seeds, ground, min_seed_voxels, growth)
+    return _large(grown, n, min_voxels)
+
+
+def growth_of(watershed: bool) -> Growth:
+    """How a decoder's seeds grow: through a landscape, or by distance."""
+    return Watershed() if watershed else BOX_AND_DIAMOND
+
+
+def _ground(
+    foreground: npt.NDArray[np.bool_], landscape: npt.NDArray[Any] | None
+) -> tuple[Growth, Terrain]:
+    levels = None if landscape is None else levels_of(landscape, downhill=True)
     mask = np.ascontiguousarray(foreground).view(np.uint8)
-    grown, _ = flood(mask, at, NO_RING, labels=labels)
-    return _large(grown, order.size, min_voxels)
+    return growth_of(landscape is not None), Terrain(mask, levels)
 
 
 def decode_spots(
@@ -87,6 +90,7 @@ def decode_spots(
     foreground: npt.NDArray[np.bool_],
     sigma: Sigma,
     min_voxels: int = 1,
+    landscape: npt.NDArray[Any] | None = None,
 ) -> npt.NDArray[np.uint32]:
     """Grow the local maxima of a smoothed channel inside a foreground.
 
@@ -99,19 +103,21 @@ def decode_spots(
         Smoothing in voxels.
     min_voxels : int
         Labels with fewer are dropped.
+    landscape : ndarray, optional
+        As for :func:`decode_seeded`.
 
     Returns
     -------
     ndarray, uint32, (z, y, x)
-        1..n in the order of names, see :func:`.voronoi.flood_from_spots`.
+        1..n in the order of names, see :func:`.spots.names_of_seeds`.
     """
     z, y, x = foreground.shape
     shape = (z, y, x)
     if not foreground.any():
         return np.zeros(shape, np.uint32)
     whole = Region.whole(shape)
-    mask = np.ascontiguousarray(foreground).view(np.uint8)
-    found = flood_from_spots(depth, mask, whole, whole, whole, shape, sigma)
+    growth, ground = _ground(foreground, landscape)
+    found = flood_spots(depth, ground, whole, whole, whole, shape, sigma, growth)
     return _large(found.labels, found.names.size, min_voxels)
 
 

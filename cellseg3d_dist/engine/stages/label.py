@@ -15,7 +15,8 @@ from cellseg3d_dist.grid import Block, Region, Triple
 from cellseg3d_dist.instances.backends import kernels_of
 from cellseg3d_dist.instances.components import components, names_of_first_voxels
 from cellseg3d_dist.instances.filters import Sigma, gaussian, kernel_radius
-from cellseg3d_dist.instances.growth import BOX_AND_DIAMOND, Growth
+from cellseg3d_dist.instances.growth import BOX_AND_DIAMOND, Growth, Watershed
+from cellseg3d_dist.instances.seeded import watershed_block
 from cellseg3d_dist.instances.voronoi import (
     FloodedBlock,
     VoronoiSpec,
@@ -125,6 +126,40 @@ class VoronoiFlooding:
 
     def decides(self) -> BlockRecord:
         """The threshold; sigmas are in the configuration."""
+        return {"threshold": self.spec.threshold}
+
+
+@dataclass(frozen=True)
+class WatershedFlooding:
+    """Spots of the smoothed image flood what is above the threshold, high values first."""
+
+    image: ImageInput
+    spec: VoronoiSpec
+    growth: Watershed
+    backend: str = "numba"
+
+    @property
+    def filter_halo(self) -> Triple:
+        """Of its filters."""
+        return self.spec.filter_halo
+
+    def flooded(self, block: Block, flood_region: Region, shape: Triple) -> FloodedBlock:
+        """Read and label one block."""
+        region = flood_region.expand(self.filter_halo, shape)
+        return watershed_block(
+            self.image.read(region),
+            region,
+            flood_region,
+            block.write_region,
+            shape,
+            self.spec,
+            self.growth,
+            self.image.within(flood_region),
+            kernels_of(self.backend),
+        )
+
+    def decides(self) -> BlockRecord:
+        """The threshold; sigmas and connectivity are in the configuration."""
         return {"threshold": self.spec.threshold}
 
 

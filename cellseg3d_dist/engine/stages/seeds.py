@@ -1,4 +1,4 @@
-"""Seeds: components of a prediction's seed mask, before they are merged across blocks."""
+"""Seeds and the ground they grow on: of a prediction, or of what is thresholded."""
 
 from __future__ import annotations
 
@@ -15,14 +15,40 @@ from cellseg3d_dist.engine.inputs import ImageInput
 from cellseg3d_dist.engine.stage import BlockRecord
 from cellseg3d_dist.engine.tables import table
 from cellseg3d_dist.grid import Block, Region, Triple
+from cellseg3d_dist.instances.backends import kernels_of
 from cellseg3d_dist.instances.components import components, names_of_first_voxels
 from cellseg3d_dist.instances.filters import Sigma, kernel_radius
-from cellseg3d_dist.instances.growth import BOX_AND_DIAMOND, Growth
+from cellseg3d_dist.instances.growth import Growth
+from cellseg3d_dist.instances.seeded import Terrain, flood_spots, outline, terrain
 from cellseg3d_dist.instances.spots import names_of_seeds
-from cellseg3d_dist.instances.voronoi import FloodedBlock, flood_block, flood_from_spots
+from cellseg3d_dist.instances.voronoi import FloodedBlock, VoronoiSpec, flood_block
+from cellseg3d_dist.instances.watershed import levels_of
 from cellseg3d_dist.volumes import StoredArray
 
 Mask = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.int64]
+Names = npt.NDArray[np.uint64]
+
+
+class Ground(Protocol):
+    """Foreground, its seeds by a threshold, and the landscape, of any region."""
+
+    @property
+    def filter_halo(self) -> Triple:
+        """Voxels beyond a region that they depend on."""
+        ...
+
+    def seeds(self, region: Region) -> Mask:
+        """Where seeds are, inside the foreground."""
+        ...
+
+    def terrain(self, region: Region) -> Terrain:
+        """Where the foreground is, and the landscape where seeds grow through one."""
+        ...
+
+    def decides(self) -> BlockRecord:
+        """What decides them."""
+        ...
 
 
 class SeededRepresentation(Protocol):
@@ -41,24 +67,44 @@ class SeededRepresentation(Protocol):
         """Smoothing of that channel in voxels; zeros where thresholds make the seeds."""
         ...
 
+    def landscape(
+        self, prediction: npt.NDArray[np.uint8], parameters: Any
+    ) -> npt.NDArray[np.uint8] | None:
+        """What a watershed floods, its high values first; None: cells grow by distance."""
+        ...
+
 
 @dataclass(frozen=True)
-class Masks:
-    """Seeds and foreground of any region of a stored prediction."""
+class PredictedGround:
+    """Seeds and foreground of a stored prediction, by its representation."""
 
     prediction: StoredArray
     image: ImageInput
     representation: SeededRepresentation
     parameters: Any
 
-    def read(self, region: Region) -> tuple[Mask, Mask]:
-        """Where seeds are, inside the foreground, and where the foreground is."""
+    @property
+    def filter_halo(self) -> Triple:
+        """None: all is decided voxel by voxel."""
+        return (0, 0, 0)
+
+    def seeds(self, region: Region) -> Mask:
+        """Where seeds are, inside the foreground."""
+        seeds, foreground = self._masks(region, self.prediction.read(region))
+        return seeds & foreground
+
+    def terrain(self, region: Region) -> Terrain:
+        """Where the foreground is, and the landscape of a watershed."""
         channels = self.prediction.read(region)
+        _, foreground = self._masks(region, channels)
+        landscape = self.representation.landscape(channels, self.parameters)
+        levels = None if landscape is None else levels_of(landscape, downhill=True)
+        return Terrain(foreground.view(np.uint8), levels)
+
+    def _masks(self, region: Region, channels: npt.NDArray[np.uint8]) -> tuple[Mask, Mask]:
         seeds, foreground = self.representation.masks(channels, self.parameters)
         within = self.image.within(region)
-        if within is not None:
-            foreground = foreground & within
-        return seeds & foreground, foreground
+        return seeds, foreground if within is None else foreground & within
 
     def decides(self) -> BlockRecord:
         """Every parameter."""
@@ -66,10 +112,44 @@ class Masks:
 
 
 @dataclass(frozen=True)
+class OutlinedGround:
+    """What lies above a threshold after smoothing; seeds lie above another one."""
+
+    image: ImageInput
+    spec: VoronoiSpec
+    seed_threshold: float
+    backend: str = "numba"
+
+    @property
+    def filter_halo(self) -> Triple:
+        """Of the smoothing."""
+        return kernel_radius(self.spec.outline_sigma)
+
+    def seeds(self, region: Region) -> Mask:
+        """Where seeds are, inside the foreground."""
+        outlined = self._outlined(region)
+        ground = terrain(outlined, self.spec.threshold, self.image.within(region))
+        seeds: Mask = (outlined > np.float32(self.seed_threshold)) & (ground.mask != 0)
+        return seeds
+
+    def terrain(self, region: Region) -> Terrain:
+        """The foreground, high values first."""
+        return terrain(self._outlined(region), self.spec.threshold, self.image.within(region))
+
+    def _outlined(self, region: Region) -> npt.NDArray[Any]:
+        wide = region.expand(self.filter_halo, self.image.volume.shape)
+        return outline(self.image.read(wide), wide, region, self.spec, kernels_of(self.backend))
+
+    def decides(self) -> BlockRecord:
+        """Both thresholds; the sigma is in the configuration."""
+        return {"threshold": self.spec.threshold, "seed_threshold": self.seed_threshold}
+
+
+@dataclass(frozen=True)
 class LabelSeeds:
     """26-connected components of the seeds of each block."""
 
-    masks: Masks
+    ground: Ground
     fragments: Fragments
     name: str = "seeds"
 
@@ -77,13 +157,12 @@ class LabelSeeds:
         """Parameters and block shape."""
         return {
             "block_shape": list(self.fragments.grid.block_shape),
-            **self.masks.decides(),
+            **self.ground.decides(),
         }
 
     def run(self, block: Block) -> BlockRecord:
         """Label one block's seeds."""
-        seeds, _ = self.masks.read(block.write_region)
-        labels, first = components(seeds, 26)
+        labels, first = components(self.ground.seeds(block.write_region), 26)
         names = names_of_first_voxels(first, block.write_region, self.fragments.grid.shape)
         return self.fragments.write("label", block, labels, names)
 
@@ -93,59 +172,53 @@ class LabelSeeds:
 
 
 @dataclass(frozen=True)
-class SeededFlooding:
-    """Whole seeds, merged and filtered by size, flood the foreground.
+class MergedSeeds:
+    """Whole seeds: fragments of all blocks, merged and filtered.
 
     Attributes
     ----------
+    fragments : Fragments
+        Of the seeds, named by their voxels' raveled index in the volume.
     lookup : Path
-        Folder of the seeds' merge: final id of every fragment, and each id's name.
+        Folder of their merge: final id of every fragment, and each id's name.
+    digest : str
+        Of the lookup.
     """
 
-    masks: Masks
-    seeds: Fragments
+    fragments: Fragments
     lookup: Path
-    lookup_digest: str
+    digest: str
 
-    @property
-    def filter_halo(self) -> Triple:
-        """None: masks are decided voxel by voxel."""
-        return (0, 0, 0)
+    def within(self, region: Region, shape: Triple) -> tuple[Indices, Indices, Names]:
+        """Seeds of all blocks that a region has a part in.
 
-    @property
-    def growth(self) -> Growth:
-        """By distance."""
-        return BOX_AND_DIAMOND
-
-    def decides(self) -> BlockRecord:
-        """Seeds and parameters."""
-        return {"seeds": self.lookup_digest, **self.masks.decides()}
-
-    def flooded(self, block: Block, flood_region: Region, shape: Triple) -> FloodedBlock:
-        """Flood one block from the seeds of all blocks that it reads from."""
-        _, foreground = self.masks.read(flood_region)
+        Returns
+        -------
+        voxels : ndarray, int64, (n,)
+            Raveled in the region.
+        owners : ndarray, int64, (n,)
+            Index of each voxel's seed in ``names``.
+        names : ndarray, uint64, (m,)
+            Ascending names of a flood's seeds, see :func:`.spots.names_of_seeds`.
+        """
         voxels, ids = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for there, final in self._seeds_in(flood_region):
+        for there, final in self._parts(region):
             voxels.append(there)
             ids.append(final)
-        seeds, final_ids = np.concatenate(voxels), np.concatenate(ids)
-        present, owners = np.unique(final_ids, return_inverse=True)
-        names = _flood_names(self._names()[present - 1], shape)
+        present, owners = np.unique(np.concatenate(ids), return_inverse=True)
+        first = table(self.lookup, "names")[present - 1].astype(np.int64)
+        # first voxels, z-major, as names of a flood's seeds, x-major
+        names = names_of_seeds(first, Region.whole(shape), shape)
         order = np.argsort(names)
         rank = np.empty(order.size, np.int64)
         rank[order] = np.arange(order.size)
-        mask = foreground.view(np.uint8)
-        return flood_block(
-            mask, seeds, rank[owners], names[order], flood_region, block.write_region, shape
-        )
+        return np.concatenate(voxels), rank[owners], names[order]
 
-    def _seeds_in(
-        self, region: Region
-    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    def _parts(self, region: Region) -> Iterator[tuple[Indices, Indices]]:
         """Raveled voxels in the region, and final ids, of the seeds of each block there."""
         final, offsets = table(self.lookup, "final"), table(self.lookup, "offsets")
-        for block in self.seeds.grid.overlapping(region):
-            labels = self.seeds.read(block)
+        for block in self.fragments.grid.overlapping(region):
+            labels = self.fragments.read(block)
             if labels is None:
                 continue
             part = block.write_region.intersect(region)
@@ -158,19 +231,37 @@ class SeededFlooding:
             z, y, x = (axis[kept] + s for axis, s in zip(where, start, strict=True))
             yield np.ravel_multi_index((z, y, x), region.shape).astype(np.int64), ids[kept]
 
-    def _names(self) -> npt.NDArray[np.uint64]:
-        names: npt.NDArray[np.uint64] = table(self.lookup, "names")
-        return names
 
+@dataclass(frozen=True)
+class SeededFlooding:
+    """Whole seeds grow on a ground."""
 
-def _flood_names(names: npt.NDArray[np.uint64], shape: Triple) -> npt.NDArray[np.uint64]:
-    """Names of components (first voxels, z-major) as names of a flood's seeds (x-major)."""
-    return names_of_seeds(names.astype(np.int64), Region.whole(shape), shape)
+    ground: Ground
+    seeds: MergedSeeds
+    growth: Growth
+
+    @property
+    def filter_halo(self) -> Triple:
+        """Of the ground; seeds are known."""
+        return self.ground.filter_halo
+
+    def decides(self) -> BlockRecord:
+        """Seeds and ground."""
+        return {"seeds": self.seeds.digest, **self.ground.decides()}
+
+    def flooded(self, block: Block, flood_region: Region, shape: Triple) -> FloodedBlock:
+        """Flood one block from the seeds of all blocks that it reads from."""
+        ground = self.ground.terrain(flood_region)
+        voxels, owners, names = self.seeds.within(flood_region, shape)
+        return flood_block(
+            ground.mask, voxels, owners, names, flood_region, block.write_region, shape,
+            self.growth, ground.levels,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SpotFlooding:
-    """Maxima of a smoothed channel flood the foreground.
+    """Maxima of a smoothed channel grow in the foreground.
 
     Attributes
     ----------
@@ -180,9 +271,10 @@ class SpotFlooding:
         Smoothing in voxels.
     """
 
-    masks: Masks
+    ground: PredictedGround
     channel: int
     sigma: Sigma
+    growth: Growth
 
     @property
     def filter_halo(self) -> Triple:
@@ -190,21 +282,15 @@ class SpotFlooding:
         z, y, x = (radius + 1 for radius in kernel_radius(self.sigma))
         return (z, y, x)
 
-    @property
-    def growth(self) -> Growth:
-        """By distance."""
-        return BOX_AND_DIAMOND
-
     def decides(self) -> BlockRecord:
         """Parameters of the decoder."""
-        return self.masks.decides()
+        return self.ground.decides()
 
     def flooded(self, block: Block, flood_region: Region, shape: Triple) -> FloodedBlock:
         """Flood one block."""
-        _, foreground = self.masks.read(flood_region)
+        ground = self.ground.terrain(flood_region)
         region = flood_region.expand(self.filter_halo, shape)
-        depth = self.masks.prediction.read(region, self.channel)
-        mask = foreground.view(np.uint8)
-        return flood_from_spots(
-            depth, mask, region, flood_region, block.write_region, shape, self.sigma
+        depth = self.ground.prediction.read(region, self.channel)
+        return flood_spots(
+            depth, ground, region, flood_region, block.write_region, shape, self.sigma, self.growth
         )
