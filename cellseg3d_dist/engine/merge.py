@@ -19,14 +19,24 @@ from cellseg3d_dist.engine.block_records import (
     objects_in_parts,
 )
 from cellseg3d_dist.engine.fragments import Fragments
+from cellseg3d_dist.engine.merge_groups import merge_in_groups
 from cellseg3d_dist.engine.merge_result import MergeResult as MergeResult
 from cellseg3d_dist.engine.records import digest
+from cellseg3d_dist.engine.runner import Runner
 from cellseg3d_dist.engine.tables import TableWriter, save_table
 from cellseg3d_dist.grid import BlockGrid, Selection
 from cellseg3d_dist.merging.contacts import unite_by_contact
 from cellseg3d_dist.merging.names import edges_of_orphans, unite_by_name
 from cellseg3d_dist.merging.union_find import Forest, Limits
 
+#: One process merges up to about this many fragments, at 24 bytes each.
+MOST_FRAGMENTS = 120_000_000
+#: It reads the records of up to this many blocks, one after the other.
+MOST_BLOCKS = 20_000
+#: Fragments that one task merges, at about 100 bytes each.
+GROUP_FRAGMENTS = 1 << 22
+#: Blocks that are looked at to know how many fragments there will be.
+_SAMPLE = 32
 #: Fragments written at a time.
 _PART = 1 << 20
 
@@ -38,6 +48,7 @@ def merge_fragments(
     folder: Path,
     min_volume: int | None,
     max_volume: int | None,
+    runner: Runner | None = None,
 ) -> MergeResult:
     """Merge the fragments of all labelled blocks and write the lookup.
 
@@ -51,7 +62,15 @@ def merge_fragments(
         Where the lookup goes.
     min_volume, max_volume : int or None
         Limits for whole cells, in voxels.
+    runner : Runner or None
+        What runs the merge's stages on the workers, if there is too much for this process.
     """
+    limits = Limits(min_volume, max_volume)
+    each = _fragments_per_block(fragments, labelled)
+    expected = round(each * len(labelled))
+    if runner is not None and (expected > MOST_FRAGMENTS or len(labelled) > MOST_BLOCKS):
+        size = max(1, min(len(labelled), round(GROUP_FRAGMENTS / max(each, 1))))
+        return merge_in_groups(fragments, labelled, edges_from, folder, limits, runner, size)
 
     def contacts() -> Iterator[Touching]:
         assert edges_from is not None
@@ -62,8 +81,16 @@ def merge_fragments(
         contacts if edges_from is not None else None,
         fragments.grid,
         folder,
-        Limits(min_volume, max_volume),
+        limits,
+        round(1.1 * expected),
     )
+
+
+def _fragments_per_block(fragments: Fragments, labelled: Selection) -> float:
+    """About how many fragments a block has, from a few of them."""
+    some = labelled.numbers[:: max(1, len(labelled) // _SAMPLE)]
+    objects = [fragments.objects(block) for block in Selection(labelled.grid, some)]
+    return sum(0 if o is None else o["names"].size for o in objects) / max(1, some.size)
 
 
 def merge_parts(

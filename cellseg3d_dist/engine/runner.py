@@ -48,6 +48,8 @@ class Runner:
         What decides every stage's result: configuration, input, version.
     stop : Stop
         Once requested, no new blocks are taken, and runs end when those in flight are noted.
+    decided : dict
+        What decided the stages run so far, by name.
     """
 
     folder: RunFolder
@@ -59,6 +61,7 @@ class Runner:
     executed: int = 0
     summaries: list[StageSummary] = field(default_factory=list)
     failed: dict[int, tuple[Block, str, str]] = field(default_factory=dict)
+    decided: dict[str, BlockRecord] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.stop.tell(self.executor.stop)
@@ -80,7 +83,7 @@ class Runner:
         EnvironmentFailedError
             If the cluster or disk was lost.
         """
-        decides = self.header | stage.decides()
+        decides = self.decided[stage.name] = self.header | stage.decides()
         with (
             naming_disk_errors(self.folder),
             Journal(self.folder.journal(stage.name), stage.name, decides) as journal,

@@ -7,6 +7,7 @@ are looked at here; all others are whole cells already.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,16 +47,22 @@ class Spanning:
     orphan_names: Names
 
     @classmethod
+    def of(
+        cls, roots: list[tuple[Ids, Names, Ids]], edges: Ids, orphans: Ids, orphan_names: Names
+    ) -> Spanning:
+        """With ids, names and sizes in parts; a root that is in several is one."""
+        ids, names, sizes = (np.concatenate(column) for column in zip(*roots, strict=True))
+        unique, first = np.unique(ids, return_index=True)
+        return cls(unique, names[first], sizes[first], edges, orphans, orphan_names)
+
+    @classmethod
     def joined(cls, parts: list[Spanning]) -> Spanning:
-        """Those of several groups; a root that several name is one."""
-        ids, first = np.unique(np.concatenate([p.ids for p in parts]), return_index=True)
-        return cls(
-            ids,
-            np.concatenate([p.names for p in parts])[first],
-            np.concatenate([p.sizes for p in parts])[first],
-            np.concatenate([p.edges for p in parts]),
-            np.concatenate([p.orphans for p in parts]),
-            np.concatenate([p.orphan_names for p in parts]),
+        """Those of several groups."""
+        return cls.of(
+            [(part.ids, part.names, part.sizes) for part in parts],
+            np.concatenate([part.edges for part in parts]),
+            np.concatenate([part.orphans for part in parts]),
+            np.concatenate([part.orphan_names for part in parts]),
         )
 
 
@@ -104,7 +111,7 @@ def settled(spanning: Spanning, limits: Limits) -> Settled:
 
 
 def totals(
-    cell: npt.NDArray[np.integer], names: Names, sizes: npt.NDArray[np.integer]
+    cell: npt.NDArray[np.integer[Any]], names: Names, sizes: npt.NDArray[np.integer[Any]]
 ) -> tuple[Names, Ids]:
     """Smallest name and summed size at each position that is the ``cell`` of some.
 
