@@ -200,7 +200,7 @@ class Pipeline(Job):
             edges_from = self.folder.work / "contacts"
         elif self.method.labeller is not None:
             edges_from = fragments.folder / "overlaps"
-        self.runner.progress.say("merge        on the driver")
+        self.runner.progress.say("merge")
         merged = merge_fragments(
             fragments,
             labelled,
@@ -208,6 +208,7 @@ class Pipeline(Job):
             self.folder.work / "merge",
             fewest,
             math.floor(largest.voxels(size) + 1e-9) if largest else None,
+            self.runner,
         )
         self.facts["merge"] = merged.to_dict()
         return merged
