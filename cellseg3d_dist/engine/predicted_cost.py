@@ -60,5 +60,6 @@ def predicted_costs(method: Method, volume: Volume, grid: BlockGrid) -> Predicte
 
 
 def _middle(grid: BlockGrid) -> tuple[int, int, int]:
-    z, y, x = (n // 2 for n in grid.n_blocks_per_axis)
+    # not the last of two, which may be a small rest
+    z, y, x = ((n - 1) // 2 for n in grid.n_blocks_per_axis)
     return (z, y, x)
