@@ -22,7 +22,7 @@ class Fucci(BaseModel):
         In image units; None is Otsu's over all cells.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
     red: str
     green: str
     red_threshold: FiniteFloat | None = None
@@ -46,12 +46,13 @@ class Fucci(BaseModel):
 def _fucci(value: object) -> object:
     if isinstance(value, str):
         parts = [part.partition("=") for part in value.split(",") if part.strip()]
-        return {key.strip().replace("-", "_"): text.strip() for key, _, text in parts} or None
-    if isinstance(value, dict):
-        return {
-            key: str(given) if key in ("red", "green") else given for key, given in value.items()
-        }
-    return value
+        value = {key.strip().replace("-", "_"): text.strip() for key, _, text in parts}
+    if not isinstance(value, dict):
+        return value
+    if unknown := value.keys() - Fucci.model_fields:
+        raise ValueError(f"unknown keys {unknown}")
+    # a channel's number is a name too
+    return {k: str(v) if k in ("red", "green") else v for k, v in value.items()} or None
 
 
 FucciText = Annotated[Fucci | None, BeforeValidator(_fucci)]

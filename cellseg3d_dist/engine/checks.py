@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cellseg3d_dist.config import SegmentConfig
+from cellseg3d_dist.engine.cell_tables import check_fucci
 from cellseg3d_dist.engine.clean_up_plan import check_clean_up
 from cellseg3d_dist.engine.prepared import check_preprocessing
 from cellseg3d_dist.errors import ConfigError
@@ -27,6 +28,7 @@ def check_options(config: SegmentConfig, volume: Volume) -> None:
     _check_cell_volumes(config, volume)
     _check_flood_halo(config, volume)
     check_preprocessing(config, volume)
+    check_fucci(config, volume)
     check_clean_up(config, volume)
 
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cellseg3d_dist.engine import decoding, labelling, prediction, preprocessing
+from cellseg3d_dist.engine.cell_tables import write_tables
 from cellseg3d_dist.engine.clean_up import clean_up
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.job import Job
 from cellseg3d_dist.engine.merge import MergeResult, merge_fragments
 from cellseg3d_dist.engine.overlap import label_by_overlap
-from cellseg3d_dist.engine.records import digest, file_digest
+from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.stages.pyramid import Pyramid
 from cellseg3d_dist.engine.stages.relabel import Relabel
 from cellseg3d_dist.engine.stages.score import Score
@@ -32,15 +31,10 @@ from cellseg3d_dist.engine.surveying import survey_facts, survey_of
 from cellseg3d_dist.grid import Region, Selection, Triple, ceil_div
 from cellseg3d_dist.instances.filters import Sigma
 from cellseg3d_dist.instances.threshold import otsu
-from cellseg3d_dist.measuring.partial import PartialCells, intensity_scale
-from cellseg3d_dist.measuring.reduce import reduce_partials
-from cellseg3d_dist.measuring.table import cell_table
-from cellseg3d_dist.measuring.writing import write_cells, write_csv
+from cellseg3d_dist.measuring.partial import intensity_scale
 from cellseg3d_dist.metrics.scores import foreground_scores, matching
 from cellseg3d_dist.volumes import StoredImage, create_image, plan_image
 
-#: Cells held at a time while the table is written.
-TABLE_ROWS = 1_000_000
 #: Share of foreground above which Otsu is doubted; nuclei fill less of most tissues.
 LARGE_FOREGROUND = 0.2
 #: The stored value of a foreground of 1.
@@ -74,7 +68,7 @@ class Pipeline(Job):
         written = self._written(merged)
         self._pyramid(labels, labelled, written)
         labels.sweep()
-        self._cells(relabel, records, merged)
+        write_tables(self, relabel, records, merged.n_cells)
         self._score(labels, written)
         return self.facts
 
@@ -273,33 +267,6 @@ class Pipeline(Job):
                 # the level above is made of what is there, and made anew once this is whole
                 written = f"{written}-{digest(lost.numbers)}"
             below = [block.write_region for block in selection]
-
-    def _cells(self, relabel: Relabel, records: list[dict[str, Any]], merged: MergeResult) -> None:
-        volume = self.image.volume
-
-        def tables() -> Iterator[Any]:
-            blocks = [self.grid.block(record["block"]) for record in records]
-            sources = [partial(relabel.cells, block) for block in blocks]
-            spans = [(record["first"], record["last"]) for record in records]
-            n_channels = len(volume.channels)
-            parts: Iterator[PartialCells] = reduce_partials(
-                sources, merged.n_cells, TABLE_ROWS, spans=spans, n_channels=n_channels
-            )
-            for part in parts:
-                yield cell_table(
-                    part,
-                    voxel_size=volume.voxel_size,
-                    shape=volume.shape,
-                    offset=volume.offset,
-                    origin=volume.origin,
-                    channels=volume.channels,
-                    scales=relabel.scales,
-                )
-
-        self.facts["cells"] = write_cells(self.folder.cells, tables())
-        self.facts["cells_digest"] = file_digest(self.folder.cells)
-        if self.config.csv:
-            write_csv(self.folder.path / "cells.csv", tables())
 
     def _score(self, labels: StoredImage, written: str) -> None:
         if self.labels_true is None:

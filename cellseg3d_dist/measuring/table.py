@@ -81,6 +81,11 @@ def columns(channels: Sequence[str]) -> list[Column]:
     return out
 
 
+def mean_columns(channels: Sequence[str]) -> list[str]:
+    """Name of each channel's column of mean intensities."""
+    return [f"intensity_mean{suffix}" for suffix in _suffixes(channels)]
+
+
 def _suffixes(channels: Sequence[str]) -> list[str]:
     """Column suffix of each channel; none for a single one, a number where names repeat."""
     if len(channels) <= 1:

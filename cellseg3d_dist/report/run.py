@@ -220,6 +220,18 @@ def _statements(config: SegmentConfig, volume: Volume, status: dict[str, Any]) -
             f"range from {prepared['range'][0]:g} to {prepared['range'][1]:g}. Intensities were "
             f"measured in the image as it is."
         )
+    fucci = status["facts"].get("fucci")
+    if fucci is not None:
+        reporters = (
+            f"{color} ({fucci[color]['column']}) above {fucci[color]['threshold']:.4g} "
+            f"({fucci[color]['how']})"
+            for color in ("red", "green")
+        )
+        states = (f"{state} {n:,}" for state, n in fucci["cells"].items() if n)
+        said.append(
+            f"Cell cycle by FUCCI reporters, {' and '.join(reporters)}; cells: "
+            f"{', '.join(states) or 'none'}."
+        )
     peaks = [entry["peak_rss"] for entry in status.get("stages", []) if entry.get("peak_rss")]
     projected = max((stage["n_bytes"] for stage in status["plan"]["stages"]), default=0)
     if peaks:
