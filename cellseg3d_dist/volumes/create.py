@@ -15,6 +15,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +51,7 @@ def create_image(
     kind: ImageKind = "labels",
     format: Format = "0.5",
     channels: tuple[str, ...] | None = None,
+    times: range | None = None,
     name: str | None = None,
 ) -> StoredImage:
     """Create an empty OME-Zarr image with its pyramid; appears whole or not at all.
@@ -70,6 +72,8 @@ def create_image(
         Levels in all; see :func:`level_factors`.
     channels
         Names; None for an image without a channel axis.
+    times
+        Time points; None for an image without a time axis.
     name
         Of the image; the folder's by default.
 
@@ -98,6 +102,7 @@ def create_image(
         kind=kind,
         format=format,
         channels=channels,
+        times=times,
     )
     target = _new_target(path)
     metadata = group_metadata(image, format, name or target.name, channels)
@@ -121,6 +126,7 @@ def plan_image(
     kind: ImageKind = "labels",
     format: Format = "0.5",
     channels: tuple[str, ...] | None = None,
+    times: range | None = None,
 ) -> StoredImage:
     """The handle that :func:`create_image` returns for the same arguments; touches no file.
 
@@ -138,17 +144,20 @@ def plan_image(
     shapes = [shape]
     for factor in factors:
         shapes.append(level_shape(shapes[-1], factor))
+    n_times = None if times is None else len(times)
+    planned = (
+        _plan_array(str(target / str(number)), level, dtype, block_shape, format, channels)
+        for number, level in enumerate(shapes)
+    )
     return StoredImage(
         path=str(target),
-        levels=tuple(
-            _plan_array(str(target / str(number)), level, dtype, block_shape, format, channels)
-            for number, level in enumerate(shapes)
-        ),
+        levels=tuple(replace(level, n_times=n_times) for level in planned),
         factors=factors,
         voxel_size=voxel_size,
         origin=origin,
         kind=kind,
         channels=channels,
+        first_time=0 if times is None else times.start,
     )
 
 
@@ -289,13 +298,16 @@ def _appearing(target: Path) -> Iterator[Path]:
 def _create_array(store: LocalStore, name: str, array: StoredArray, kind: ImageKind) -> None:
     first = () if array.n_channels is None else (array.n_channels,)
     one = () if array.n_channels is None else (1,)
-    chunks = (*(one if array.shard_shape or array.zarr_format == 2 else first), *array.chunk_shape)
-    shards = None if array.shard_shape is None else (*first, *array.shard_shape)
+    times = () if array.n_times is None else (array.n_times,)
+    each = () if array.n_times is None else (1,)
+    leading = one if array.shard_shape or array.zarr_format == 2 else first
+    chunks = (*each, *leading, *array.chunk_shape)
+    shards = None if array.shard_shape is None else (*each, *first, *array.shard_shape)
     three = array.zarr_format == 3
     zarr.create_array(
         store,
         name=name or None,
-        shape=(*first, *array.shape),
+        shape=(*times, *first, *array.shape),
         chunks=chunks,
         shards=shards,
         dtype=array.dtype,
@@ -303,7 +315,9 @@ def _create_array(store: LocalStore, name: str, array: StoredArray, kind: ImageK
         fill_value=0,
         zarr_format=3 if three else 2,
         chunk_key_encoding=None if three else {"name": "v2", "separator": "/"},
-        dimension_names=(*("c" for _ in first), "z", "y", "x") if three else None,
+        dimension_names=(*("t" for _ in times), *("c" for _ in first), "z", "y", "x")
+        if three
+        else None,
         write_data=False,
         config={"write_empty_chunks": True},
     )

@@ -316,6 +316,7 @@ def _make_volume(
         kind=kind,
         source=source,
         is_label=is_label,
+        n_times=n_times,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,9 @@ class StoredArray:
         Stored shard, a block rounded up to chunks; None without shards.
     n_channels
         Length of the leading channel axis, None without one.
+    n_times, time
+        Length of the leading time axis, None without one; and the time point that is read and
+        written, each on its own: no shard holds two.
     """
 
     path: str
@@ -45,6 +48,8 @@ class StoredArray:
     shard_shape: Triple | None
     n_channels: int | None
     zarr_format: Literal[2, 3]
+    n_times: int | None = None
+    time: int = 0
 
     @property
     def grid(self) -> BlockGrid:
@@ -89,6 +94,8 @@ class StoredArray:
         leading: tuple[Any, ...] = () if self.n_channels is None else (slice(None),)
         if channel is not None and self.n_channels is not None:
             first, leading = (), (channel,)
+        if self.n_times is not None:
+            leading = (self.time, *leading)
         if region.is_empty:
             return np.empty((*first, *region.shape), self.dtype)
         with naming_errors(f"{self.path}, region {region_text(region)} cannot be read"):
@@ -135,7 +142,9 @@ class StoredArray:
             return
         with naming_errors(f"{self.path}, region {region_text(region)} cannot be written"):
             stored = open_zarr(self.path, writable=True)
-            index = (*(slice(None) for _ in first), *region.slices)
+            index: tuple[Any, ...] = (*(slice(None) for _ in first), *region.slices)
+            if self.n_times is not None:
+                index = (self.time, *index)
             try:
                 stored[index] = array
             except DATA_ERRORS:
@@ -167,6 +176,8 @@ class StoredArray:
         ]
         if self.n_channels is not None:
             ranges.insert(0, range(self.n_channels if self.zarr_format == 2 else 1))
+        if self.n_times is not None:
+            ranges.insert(0, range(self.time, self.time + 1))
         for index in itertools.product(*ranges):
             prefix = ["c"] if self.zarr_format == 3 else []
             yield Path(self.path, *prefix, *map(str, index))
@@ -184,6 +195,8 @@ class StoredImage:
         From each level to the next, in (z, y, x).
     voxel_size, origin
         Of level 0, in micrometres.
+    first_time
+        What the first of several time points is called.
     """
 
     path: str
@@ -193,6 +206,11 @@ class StoredImage:
     origin: Size
     kind: ImageKind
     channels: tuple[str, ...] | None = field(default=None)
+    first_time: int = 0
+
+    def at(self, time: int) -> StoredImage:
+        """The same image, of which one time point is read and written."""
+        return replace(self, levels=tuple(replace(level, time=time) for level in self.levels))
 
     def level_geometry(self, level: int) -> tuple[Size, Size]:
         """Voxel size and origin of a level in micrometres; the origin moves with the mean."""

@@ -58,6 +58,8 @@ class Volume:
         The stored unit of reading in (z, y, x).
     is_label
         Whether the metadata say that it is a label image.
+    n_times
+        Time points that are stored.
     """
 
     location: str
@@ -74,6 +76,7 @@ class Volume:
     kind: Kind
     source: Source = field(repr=False)
     is_label: bool = False
+    n_times: int = 1
 
     def read(self, region: Region, channel: int | None = None) -> np.ndarray[Any, Any]:
         """Voxels of a region.

@@ -42,12 +42,16 @@ def group_metadata(
 
 
 def _multiscale(image: StoredImage, name: str, channels: tuple[str, ...] | None) -> JSONObject:
-    axes: list[JSONObject] = [] if channels is None else [{"name": "c", "type": "channel"}]
+    timed = image.levels[0].n_times is not None
+    axes: list[JSONObject] = [{"name": "t", "type": "time"}] if timed else []
+    axes += [] if channels is None else [{"name": "c", "type": "channel"}]
     axes += [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
     datasets = []
     for number in range(len(image.levels)):
         size, origin = image.level_geometry(number)
         one, zero = ([], []) if channels is None else ([1.0], [0.0])
+        if timed:
+            one, zero = [1.0, *one], [float(image.first_time), *zero]
         datasets.append(
             {
                 "path": str(number),
