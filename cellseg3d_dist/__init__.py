@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cellseg3d_dist.arrays import label, measure, predict
+    from cellseg3d_dist.instances.clean_up import clean_up
     from cellseg3d_dist.phantoms import phantom
     from cellseg3d_dist.segmentation import plan, relabel, resume, segment
     from cellseg3d_dist.training.train import train
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "clean_up": "cellseg3d_dist.instances.clean_up",
     "label": "cellseg3d_dist.arrays",
     "measure": "cellseg3d_dist.arrays",
     "open_volume": "cellseg3d_dist.volumes",
@@ -33,6 +35,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "clean_up",
     "label",
     "measure",
     "open_volume",

@@ -70,6 +70,9 @@ OutlineSigma = Annotated[
 Connectivity = Annotated[str | None, option("6, 18 or 26 neighbours, for components [6].", "N")]
 MinVolume = Annotated[str | None, option("Drop smaller cells: 200um3, or voxels.", "VOLUME")]
 MaxVolume = Annotated[str | None, option("Drop larger cells: 5000um3, or voxels.", "VOLUME")]
+CleanUp = Annotated[
+    str | None, option("Steps for labels, in order: closing=8,fill-holes,split.", "STEPS")
+]
 LabelsTrue = Annotated[str | None, option("True labels, to score against.", "PATH")]
 Executor = Annotated[str | None, option("dask, or serial to debug [dask].", "NAME")]
 Backend = Annotated[str | None, option("numba or opencl [numba].", "NAME")]

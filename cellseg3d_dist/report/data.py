@@ -170,6 +170,8 @@ class ReportData:
     n_blocks : int
     dropped_small, dropped_large : int
         Objects removed by the volume limits.
+    clean_up : sequence of mappings
+        Each step with its cells before and after, as in ``run.json``.
     matching : sequence of mappings
         As in ``scores.json``; empty without truth.
     statements : sequence of str
@@ -191,6 +193,7 @@ class ReportData:
     n_blocks: int = 0
     dropped_small: int = 0
     dropped_large: int = 0
+    clean_up: tuple[Mapping[str, Any], ...] = ()
     skipped: tuple[Skipped, ...] = ()
     certificate: Certificate | None = None
     threshold: Threshold | None = None

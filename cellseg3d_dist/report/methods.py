@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cellseg3d_dist.report import text
+from cellseg3d_dist.report import clean_up, text
 from cellseg3d_dist.report.data import Method, ReportData
 
 Cite = Callable[[str], str]
@@ -49,6 +49,7 @@ def methods(data: ReportData, n_cells: int, touching_border: int) -> tuple[str, 
         _foreground(method),
         *_instances(data, cite),
         *_limits(data),
+        *clean_up.sentences(data.clean_up),
         *_blocks(data),
         f"{text.plural(n_cells, 'cell')} remained, of which {touching_border:,} touch the "
         "border of the volume. Cell volume is the number of voxels times the voxel volume; "

@@ -72,6 +72,7 @@ def write_run_report(out: Path, config: SegmentConfig, volume: Volume, block_sha
             n_blocks=facts["blocks"]["total"],
             dropped_small=facts["merge"]["too_small"],
             dropped_large=facts["merge"]["too_large"],
+            clean_up=tuple(facts.get("clean_up", ())),
             skipped=_skipped(facts),
             certificate=_certificate(facts),
             threshold=_threshold(facts),

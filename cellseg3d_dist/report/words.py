@@ -6,7 +6,7 @@ from math import isfinite, prod
 
 import numpy as np
 
-from cellseg3d_dist.report import text
+from cellseg3d_dist.report import clean_up, text
 from cellseg3d_dist.report.cells import Cells
 from cellseg3d_dist.report.data import ReportData
 from cellseg3d_dist.report.seams import ALPHA, SeamCheck
@@ -94,6 +94,7 @@ def completeness(data: ReportData, cells: Cells) -> list[tuple[str, str]]:
         if limit or n:
             bound = f" (limit {limit})" if limit else ""
             rows.append((f"objects dropped, {name}", f"{n:,}{bound}"))
+    rows += clean_up.rows(data.clean_up)
     share = text.share(cells.touching_border, cells.total)
     rows.append(("cells touching the border", f"{cells.touching_border:,} ({share}), kept"))
     return rows
