@@ -14,7 +14,6 @@ from pydantic import field_validator as validates
 
 from cellseg3d_dist.config.clean_up import CleanUpText
 from cellseg3d_dist.config.fucci import FUCCI, FucciText
-from cellseg3d_dist.config.clean_up import CleanUpText
 from cellseg3d_dist.config.preprocessing import PREPROCESS, PreprocessText
 from cellseg3d_dist.config.reading import read_yaml, validated
 from cellseg3d_dist.config.values import (
@@ -30,6 +29,7 @@ from cellseg3d_dist.config.values import (
     LengthText,
     PairsText,
     RegionText,
+    TimesText,
     Triplet,
     ValuesText,
     Version,
@@ -37,6 +37,7 @@ from cellseg3d_dist.config.values import (
     option,
     plain,
 )
+from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.paths import absolute_path
 
@@ -45,7 +46,7 @@ DEFAULT_MODEL = "nuclei-wnet3d"
 
 
 #: Methods of this package that find instances; any other name is a labeller's.
-InstanceMethod = Literal["components", "voronoi-otsu", "decode"]
+InstanceMethod = Literal["components", "voronoi-otsu", "watershed", "decode"]
 METHODS = get_args(InstanceMethod)
 
 
@@ -57,8 +58,8 @@ class SegmentConfig(BaseModel):
     image: str = Field(description="a path or URL")
     model: str = option("intensity, the name of a model, or a path", DEFAULT_MODEL, min_length=1)
     instances: InstanceMethod | LabellerName | None = option(
-        "decode, voronoi-otsu or components, or a labeller: cellpose, stardist, the name of an "
-        "installed one, module:name or path/to/file.py:function"
+        "decode, voronoi-otsu, watershed or components, or a labeller: cellpose, stardist, the "
+        "name of an installed one, module:name or path/to/file.py:function"
     )
     labeller_options: ValuesText = option("names and values, such as model=nuclei,diameter=8")
     overlap_halo: LengthText | None = option(A_LENGTH)
@@ -70,13 +71,18 @@ class SegmentConfig(BaseModel):
     preprocess: PreprocessText = option(PREPROCESS)
     spot_sigma: LengthText = option(A_LENGTH, Length(value=3.2, in_micrometres=True))
     outline_sigma: LengthText = option(A_LENGTH, Length(value=2.0, in_micrometres=True))
+    seeds: Literal["spots", "threshold", "hmaxima", "distance"] | None = option(
+        "spots, threshold, hmaxima or distance"
+    )
+    seed_threshold: float | None = option("a number in the image's units, 0 to 1 for a network")
+    min_seed_voxels: int | None = option("a whole number of at least 1", ge=1)
     connectivity: Connectivity = option("6, 18 or 26", 6)
     min_volume: VolumeText = option(A_VOLUME)
     max_volume: VolumeText = option(A_VOLUME)
     clean_up: CleanUpText = option("steps such as closing=8,fill-holes,split")
     voxel_size: FloatsText = option("three numbers above 0, z,y,x in micrometres, such as 5,1,1")
     channel: int = option(A_COUNT, 0, ge=0)
-    time: int | None = option(A_COUNT, ge=0)
+    time: TimesText = option("a time point such as 3, several such as 0:5, or all")
     level: int = option(A_COUNT, 0, ge=0)
     region: RegionText | None = option(
         "z0:z1,y0:y1,x0:x1 in voxels, with 0 <= start < stop, such as 0:64,0:512,100:200"
@@ -112,7 +118,7 @@ class SegmentConfig(BaseModel):
             raise ValueError("a truth value")
         return value
 
-    @validates("threshold")
+    @validates("threshold", "seed_threshold")
     @classmethod
     def _finite(cls, value: float | str | None) -> float | str | None:
         if isinstance(value, float) and not math.isfinite(value):
@@ -139,6 +145,31 @@ class SegmentConfig(BaseModel):
         if value is not None and not all(0 <= a < b for a, b in value):
             raise ValueError("not ordered")
         return value
+
+    @property
+    def time_point(self) -> int | None:
+        """The one time point of a run; None is the only one there is."""
+        assert not isinstance(self.time, str)
+        return self.time
+
+    def times(self, n_times: int) -> range | None:
+        """Several time points of so many; None where one is asked for, or there is one.
+
+        Raises
+        ------
+        ConfigError
+            If they are not all there.
+        """
+        if (n_times == 1 and self.time in (None, "all", "0:1")) or isinstance(self.time, int):
+            return None
+        first, stop = 0, n_times
+        if self.time not in (None, "all"):
+            first, stop = (int(part) for part in str(self.time).split(":"))
+        if stop > n_times:
+            raise ConfigError(
+                f"time {self.time} is not in {self.image}; its times are 0 to {n_times - 1}."
+            )
+        return range(first, stop)
 
     @property
     def region_box(self) -> Region | None:

@@ -139,6 +139,19 @@ def _labeller(name: str) -> str:
     raise ValueError(f"{name!r} names no labeller")
 
 
+def _times(value: object) -> object:
+    """One time point as a number; several as ``all`` or ``first:stop``."""
+    if isinstance(value, str) and value != "all" and not value.strip().isdecimal():
+        first, colon, stop = value.partition(":")
+        if not (colon and first.isdecimal() and stop.isdecimal() and int(first) < int(stop)):
+            raise ValueError("not in order")
+        return f"{int(first)}:{int(stop)}"
+    value = _whole(value)
+    if isinstance(value, int) and value < 0:
+        raise ValueError("negative")
+    return value
+
+
 def _text(value: object) -> object:
     """A version that YAML took for a number, as text."""
     return str(value) if isinstance(value, float) else value
@@ -152,6 +165,7 @@ LengthText = Annotated[Length, BeforeValidator(_length)]
 VolumeText = Annotated[CellVolume | None, BeforeValidator(_cell_volume)]
 LabellerName = Annotated[str, AfterValidator(_labeller)]
 ValuesText = Annotated[dict[str, int | float | bool | str] | None, BeforeValidator(_values)]
+TimesText = Annotated[int | str | None, BeforeValidator(_times)]
 PairsText = Annotated[dict[str, float] | None, BeforeValidator(_pairs)]
 BytesText = Annotated[int | None, BeforeValidator(_memory)]
 FloatsText = Annotated[Floats | None, BeforeValidator(_three)]

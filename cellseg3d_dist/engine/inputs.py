@@ -126,17 +126,17 @@ def open_inputs(config: SegmentConfig, stored: np.ndarray[Any, Any] | None) -> I
         config.image if stored is None else stored,
         voxel_size=config.voxel_size,
         channel=config.channel,
-        time=config.time,
+        time=config.time_point,
         level=config.level,
     )
     volume = opened.crop(config.region_box) if config.region_box else opened
     mask = None
     if config.mask is not None:
-        stored_mask = open_volume(config.mask, voxel_size=config.voxel_size or (1, 1, 1))
+        stored_mask = _at_time(config.mask, config.voxel_size or (1, 1, 1), config)
         mask = MaskInput.fitting(stored_mask, opened.shape, volume.offset)
     truth = None
     if config.labels_true is not None:
-        truth = open_volume(config.labels_true, voxel_size=volume.voxel_size)
+        truth = _at_time(config.labels_true, volume.voxel_size, config)
         if truth.dtype.kind not in "ui":
             raise ConfigError(f"labels_true {config.labels_true} is {truth.dtype}, not integer.")
         if truth.shape == opened.shape and config.region_box:
@@ -147,6 +147,14 @@ def open_inputs(config: SegmentConfig, stored: np.ndarray[Any, Any] | None) -> I
                 f"{volume.shape}. Give labels of the same shape."
             )
     return Inputs(volume, mask, truth)
+
+
+def _at_time(path: str, voxel_size: Sequence[float], config: SegmentConfig) -> Volume:
+    """What belongs to the image's time point, where there are several of it too."""
+    opened = open_volume(path, voxel_size=voxel_size, time=0)
+    if opened.n_times == 1:
+        return opened
+    return open_volume(path, voxel_size=voxel_size, time=config.time_point)
 
 
 def inputs_exist(config: SegmentConfig) -> bool:

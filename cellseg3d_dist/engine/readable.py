@@ -19,7 +19,7 @@ def store_array(
     folder: RunFolder, config: SegmentConfig, stored: Any
 ) -> tuple[SegmentConfig, Inputs]:
     """Write an array in memory, or a lazy one, into the run folder, where workers can read it."""
-    volume = open_volume(stored, voxel_size=config.voxel_size, time=config.time)
+    volume = open_volume(stored, voxel_size=config.voxel_size, time=config.time_point)
     conversion = create_conversion(volume, folder.work / "array.ome.zarr", n_levels=1)
     for block in conversion.grid.blocks():
         conversion.run(block.write_region)
@@ -38,7 +38,7 @@ def readable(
     if volume.kind != "tiff":
         return ImageInput(volume, inputs.mask)
     whole = open_volume(
-        config.image, voxel_size=config.voxel_size, channel=config.channel, time=config.time
+        config.image, voxel_size=config.voxel_size, channel=config.channel, time=config.time_point
     )
     path = folder.work / "image.ome.zarr"
     make = plan_conversion if path.exists() else create_conversion

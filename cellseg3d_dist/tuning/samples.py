@@ -100,7 +100,7 @@ def open_samples(config: SegmentConfig, images: Any, labels: Any) -> list[Sample
 
 def _labels(source: Any, image: Volume, config: SegmentConfig) -> Volume:
     """Opened labels of a whole image."""
-    labels = open_volume(source, voxel_size=image.voxel_size, time=config.time)
+    labels = open_volume(source, voxel_size=image.voxel_size, time=config.time_point)
     if labels.dtype.kind not in "ui":
         raise ConfigError(
             f"labels {labels.location} are {labels.dtype}, not integer. Give a label image: 0 for "
