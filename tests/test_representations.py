@@ -37,6 +37,7 @@ ISOTROPIC = (0.7, 0.7, 0.7)
 ANISOTROPIC = (2.0, 0.8, 0.8)
 OWN = ("foreground", "boundary", "bcd")
 #: Every option that changes targets.
+TIDIED = ("boundary", {"edge": "outer", "min_slice_area": 6, "smoothing": 1})
 KINDS = [
     ("boundary", {"edge": "inner"}),
     ("boundary", {"edge": "outer"}),
@@ -209,7 +210,7 @@ def test_what_edges_leave_of_two_labels_never_touches(kind, shape, seed):
         assert np.unique(inner[parts == part]).size == 1
 
 
-@pytest.mark.parametrize(("name", "options"), [*KINDS, ("foreground", {})])
+@pytest.mark.parametrize(("name", "options"), [*KINDS, ("foreground", {}), TIDIED])
 @pytest.mark.parametrize("voxel_size", [ISOTROPIC, ANISOTROPIC])
 def test_targets_are_those_of_the_whole_within_the_halo(name, options, voxel_size):
     kind = representation(name, **options)
@@ -225,7 +226,7 @@ def test_targets_are_those_of_the_whole_within_the_halo(name, options, voxel_siz
     np.testing.assert_allclose(cut, whole, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "options"), [*KINDS, ("foreground", {})])
+@pytest.mark.parametrize(("name", "options"), [*KINDS, ("foreground", {}), TIDIED])
 @pytest.mark.parametrize(
     "renamed",
     [

@@ -16,6 +16,7 @@ from cellseg3d_dist.representations.checks import check_fractions, check_switche
 from cellseg3d_dist.representations.losses import LOSSES, loss_options
 from cellseg3d_dist.representations.representation import Size
 from cellseg3d_dist.representations.seeded import Masks, above, decode_seeded
+from cellseg3d_dist.representations.slices import smoothed_outlines, without_small_areas
 from cellseg3d_dist.representations.touching import EDGES, as_indices, edges
 
 if TYPE_CHECKING:
@@ -69,6 +70,12 @@ class Boundary:
         A key of :data:`.losses.LOSSES`.
     weights : tuple of float or None
         Weights of background, edge and nucleus in that loss.
+    min_slice_area : int
+        Areas of a label that have fewer pixels in one z slice are dropped before edges are
+        found; 0 keeps all.
+    smoothing : int
+        Radius in pixels of a disc over which each label's outline is smoothed, slice by
+        slice, before edges are found; 0 is none.
     gamma, alpha, beta : float or None
         Options of the focal and Tversky losses; None is their default.
 
@@ -81,7 +88,6 @@ class Boundary:
     name: ClassVar[str] = "boundary"
     channels: ClassVar[tuple[str, ...]] = ("background", "edge", "nucleus")
     n_outputs: ClassVar[int] = 3
-    encode_halo: ClassVar[int] = 1
     parameters: ClassVar[BoundaryParameters] = BoundaryParameters()
 
     edge: str = "inner"
@@ -90,8 +96,13 @@ class Boundary:
     gamma: float | None = None
     alpha: float | None = None
     beta: float | None = None
+    min_slice_area: int = 0
+    smoothing: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("min_slice_area", "smoothing"):
+            if getattr(self, name) != 0:
+                check_voxels("boundary", **{name: getattr(self, name)})
         if self.edge not in EDGES:
             raise ConfigError(
                 f"boundary: edge {self.edge!r} is unknown. Use one of {', '.join(EDGES)}."
@@ -104,9 +115,18 @@ class Boundary:
             gamma=self.gamma, alpha=self.alpha, beta=self.beta,
         )  # fmt: skip
 
+    @property
+    def encode_halo(self) -> int:
+        """A voxel for edges, the disc, and the length of an area that is too small."""
+        return 1 + self.smoothing + self.min_slice_area
+
     def encode(self, labels: npt.NDArray[Any], voxel_size: Size) -> npt.NDArray[np.float32]:
         """Background, edge and nucleus, each 0 or 1, float32 (3, z, y, x)."""
         indices, _ = as_indices(labels)
+        if self.min_slice_area:
+            indices = without_small_areas(indices, self.min_slice_area)
+        if self.smoothing:
+            indices = smoothed_outlines(indices, self.smoothing)
         edge = edges(indices, voxel_size, self.edge)
         nucleus = (indices > 0) & ~edge
         return np.stack((~(edge | nucleus), edge, nucleus)).astype(np.float32)
