@@ -43,6 +43,16 @@ Model = Annotated[
 Decoder = Annotated[
     str | None, option("Parameters of the network's decoder, such as min_voxels=30.", "A=1,B=2")
 ]
+LabellerOptions = Annotated[
+    str | None, option("What a labeller takes, such as model=nuclei,diameter=8.", "A=1,B=2")
+]
+OverlapHalo = Annotated[
+    str | None,
+    option("Seen by a labeller beyond a block: 16, or 12um; over a cell [its own].", "LENGTH"),
+]
+OverlapThreshold = Annotated[
+    str | None, option("Overlap over union that unites a labeller's cells, 0-1 [0.5].", "T")
+]
 Device = Annotated[str | None, option("Where networks run: cpu or cuda [cpu].", "NAME")]
 Batch = Annotated[str | None, option("Patches a network takes at a time [1; 4 on cuda].", "N")]
 Threads = Annotated[str | None, option("CPU threads of each worker's network [1].", "N")]

@@ -103,7 +103,7 @@ class Pipeline(Job):
         if not prepares:
             return result
         self.prepared = preprocessing.prepare(self, result)
-        seen = survey_of(self, self.prepared, smooth, "prepared", percentiles=network)
+        seen = survey_of(self, self.prepared, smooth, "prepared", percentiles=network or self.method.labeller is not None)
         self.facts["preprocessing"]["survey"] = survey_facts(seen)
         # cells are measured in the image as it is
         return replace(seen, magnitudes=result.magnitudes)

@@ -59,6 +59,8 @@ class Method:
         'name', 'contact' or 'overlap'.
     decoder : mapping
         Parameters of a representation's decoder.
+    labeller : str
+        The labeller that found the instances, with its versions; empty for none.
     """
 
     foreground: str
@@ -73,6 +75,7 @@ class Method:
     max_volume: str = ""
     merging: str = ""
     decoder: Mapping[str, Any] = field(default_factory=dict)
+    labeller: str = ""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ def methods(data: ReportData, n_cells: int, touching_border: int) -> tuple[str, 
 
 
 def _foreground(method: Method) -> str:
+    if method.labeller and method.foreground == "intensity":
+        return ""
     if method.foreground == "intensity":
         return "The fluorescence intensity itself served as foreground."
     note = f" ({method.foreground_note})" if method.foreground_note else ""
@@ -81,6 +83,8 @@ def _instances(data: ReportData, cite: Cite) -> list[str]:
     method = data.method
     outline = _sigma(method.outline_sigma_um, data)
     smoothed = f", smoothed with {outline}," if outline else ""
+    if method.labeller:
+        return [f"Cells were labelled block by block by {method.labeller}."]
     if method.instances == "voronoi-otsu":
         spots = _sigma(method.spot_sigma_um, data)
         spots = f"after {spots}" if spots else "of the unsmoothed image"

@@ -137,13 +137,34 @@ def _method(config: SegmentConfig, volume: Volume, facts: dict[str, Any]) -> Met
         instances=model["representation"] if decoded else config.instances or "",
         decoder=dict(model.get("decoder", {})) if decoded else {},
         spot_sigma_um=micrometres(config.spot_sigma) if voronoi else None,
-        outline_sigma_um=None if decoded else micrometres(config.outline_sigma),
+        outline_sigma_um=None
+        if decoded or config.labels_outside
+        else micrometres(config.outline_sigma),
         seeds="spots" if voronoi else "",
         connectivity=config.connectivity if config.instances == "components" else None,
         min_volume=str(config.min_volume or ""),
         max_volume=str(config.max_volume or ""),
-        merging="contact" if config.instances == "components" else "name",
+        merging=_merging(config),
+        labeller=_labeller(facts),
     )
+
+
+def _merging(config: SegmentConfig) -> str:
+    if config.labels_outside:
+        return "overlap"
+    return "contact" if config.instances == "components" else "name"
+
+
+def _labeller(facts: dict[str, Any]) -> str:
+    """A labeller with its versions and the halo it was given; '' for none."""
+    found = facts.get("overlap")
+    if found is None:
+        return ""
+    labeller = found["labeller"]
+    versions = ", ".join(f"{k} {v}" for k, v in labeller.get("versions", {}).items())
+    name = labeller.get("name", "labeller") + (f" ({versions})" if versions else "")
+    z, y, x = found["halo"]
+    return f"{name}, which saw {z}, {y} and {x} voxels (z, y, x) beyond each block"
 
 
 def _projections(out: Path, volume: Volume) -> tuple[Projection, ...]:

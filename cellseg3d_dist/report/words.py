@@ -103,6 +103,8 @@ def completeness(data: ReportData, cells: Cells) -> list[tuple[str, str]]:
 def certificate(data: ReportData) -> list[str]:
     """What was proven, in words."""
     proof = data.certificate
+    if data.method.merging == "overlap" and data.n_blocks < 2:
+        return ["The volume was labelled in one piece, as one block."]
     if data.method.merging == "overlap":
         return [
             "Blocks were merged by mutual best overlap, because the method only hands back "
