@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.config.clean_up import (
     MAX_RADIUS,
@@ -91,9 +93,12 @@ def clean_up_memory(config: SegmentConfig, volume: Volume, grid: BlockGrid) -> l
 
     for step in config.clean_up or ():
         if isinstance(step, Closing | Smooth):
-            halo = reshaping(step, volume.voxel_size).halo
-            read = Region.whole(largest_region(grid, halo)).size
-            add(step.name, _READ_BYTES * read + _WRITE_BYTES * write, halo)
+            how = reshaping(step, volume.voxel_size)
+            read = prod(
+                min(n + 2 * how.beyond, b + 2 * h)
+                for n, b, h in zip(grid.shape, grid.block_shape, how.halo, strict=True)
+            )
+            add(step.name, _READ_BYTES * read + _WRITE_BYTES * write, how.halo)
         elif isinstance(step, FillHoles):
             add("holes", 36 * write, (1, 1, 1))
             add("fill", 36 * write)

@@ -101,7 +101,7 @@ class Reshape(_WithFragments):
         region = self.cells.fragments.grid.read_region(block, how.halo)
         labels, ids = self.cells.read(region)
         if labels.any():
-            labels = how.apply(labels)
+            labels = how.of(labels, region, self.cells.fragments.grid.shape)
         inner = block.write_region.within(region).slices
         return self._write(block, np.ascontiguousarray(labels[inner]), ids)
 

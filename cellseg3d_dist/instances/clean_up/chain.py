@@ -29,7 +29,7 @@ from cellseg3d_dist.config.clean_up import (
 )
 from cellseg3d_dist.config.values import Floats
 from cellseg3d_dist.errors import BadInputError, ConfigError
-from cellseg3d_dist.grid import Triple
+from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.instances.clean_up.closing import closing, closing_halo
 from cellseg3d_dist.instances.clean_up.filtering import (
     faces_across,
@@ -51,18 +51,38 @@ STORED_ONE = 255.0
 
 @dataclass(frozen=True)
 class Reshaping:
-    """A step that moves outlines, as a function of labels with the halo that decides a voxel."""
+    """A step that moves outlines, as a function of labels.
+
+    Attributes
+    ----------
+    halo : (int, int, int)
+        Voxels around a voxel that decide it.
+    beyond : int
+        Voxels of background beyond the volume's faces that are looked at too.
+    apply : callable
+    """
 
     halo: Triple
+    beyond: int
     apply: Callable[[Labels], Labels]
+
+    def of(self, labels: Labels, region: Region, shape: Triple) -> Labels:
+        """Apply it to the labels of a region of a volume of ``shape``."""
+        pads = [
+            (self.beyond * (a == 0), self.beyond * (b == n))
+            for a, b, n in zip(region.start, region.stop, shape, strict=True)
+        ]
+        inner = tuple(slice(p, p + n) for (p, _), n in zip(pads, region.shape, strict=True))
+        return self.apply(np.pad(labels, pads) if self.beyond else labels)[inner]
 
 
 def reshaping(step: Closing | Smooth, voxel_size: Floats) -> Reshaping:
     """A step that moves outlines, for voxels of this size."""
     if isinstance(step, Closing):
-        return Reshaping(closing_halo(step.radius), lambda labels: closing(labels, step.radius))
+        steps = step.radius
+        return Reshaping(closing_halo(steps), steps, lambda labels: closing(labels, steps))
     radius = step.radius.voxels(voxel_size)
-    return Reshaping(ball_halo(radius), lambda labels: majority(labels, ball(radius)))
+    return Reshaping(ball_halo(radius), 0, lambda labels: majority(labels, ball(radius)))
 
 
 def clean_up(
@@ -163,7 +183,9 @@ def _after(
     """Labels after one step."""
     n = int(labels.max())
     if isinstance(step, Closing | Smooth):
-        return _masked(reshaping(step, voxel_size).apply(labels), within)
+        shape: Triple = labels.shape
+        moved = reshaping(step, voxel_size).of(labels, Region.whole(shape), shape)
+        return _masked(moved, within)
     if isinstance(step, FillHoles):
         return _masked(_filled(labels, volume_limits(step, voxel_size)), within)
     if isinstance(step, MergeTouching):

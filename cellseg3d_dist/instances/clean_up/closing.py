@@ -4,7 +4,8 @@ As in clEsperanto's ``closing_labels``: every background voxel takes the largest
 its 3 x 3 x 3 box (steps 1, 3, 5, ...) or of its 6 face neighbours (steps 2, 4, 6, ...);
 what is covered after ``radius`` steps is eroded as often by the same neighbourhoods, and
 the grown labels are kept where the eroded cover is left. Voxels that had a label keep it.
-Neighbours outside the volume do not exist.
+What lies beyond the volume is background that labels grow into as well: otherwise every
+cell that is near a face of the volume would be drawn to it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def closing(labels: Labels, radius: int) -> Labels:
     Parameters
     ----------
     labels : ndarray, int32, (z, y, x)
-        0 is background.
+        0 is background; ``radius`` voxels beyond the volume are part of it.
     radius : int
         Steps of growth, and of erosion.
 
