@@ -1,0 +1,140 @@
+"""The merge: its speed and memory at 10^8 fragments, and what merges do to cells at seams.
+
+    python benchmarks/merging.py [scale] [quality] [--smoke] [--side 80] [--shape 192,192,192]
+                                 [--scratch DIR] [--json FILE]
+
+`scale` merges fragments of side^3 blocks, by name and by contact, in one process (seconds of
+CPU time by phase, peak resident memory), and from record files of as many blocks. `quality`
+compares merges on dense touching nuclei with truth by construction, at seams of blocks and
+away from them. Peers that are not installed are left out or stood in for, and said to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from merging_quality import (
+    HALO,
+    OUTLINE,
+    SPOT,
+    Blocks,
+    Result,
+    by_cellpose,
+    by_dask_image,
+    in_one_piece,
+    judged,
+    ours,
+)
+from merging_quality import noise as in_errors
+from merging_scale import scale
+
+from cellseg3d_dist.grid import Region
+from cellseg3d_dist.phantoms.rendering import render
+from cellseg3d_dist.phantoms.spec import PhantomSpec
+from cellseg3d_dist.volumes import create_image
+
+#: Packed nuclei that touch, 11 voxels wide, and the grey level that parts them from tissue.
+DENSE = {"crowding": 1.0, "extent": 3.0, "spacing": 10.0, "diameter": 11.0}
+THRESHOLD = 100.0
+
+
+def run_scale(scratch: Path, side: int) -> list[dict[str, Any]]:
+    """Measure both rules and print a table."""
+    rows = [scale(scratch / rule, side, rule) for rule in ("name", "contact")]
+    phases = list(dict.fromkeys(phase for row in rows for phase in row["phases"]))
+    print(f"merge of fragments of {rows[0]['blocks']:,} blocks in one process, one core")
+    heads = ["fragments", "cells", "s", "CPU s", *phases, "peak GB"]
+    print("  by      " + " ".join(f"{head:>14}" for head in heads))
+    for row in rows:
+        cells = [f"{row['fragments']:,}", f"{row['cells']:,}"]
+        cells += [f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}"]
+        cells += [f"{row['phases'].get(phase, 0.0):.1f}" for phase in phases]
+        cells.append(f"{row['peak'] / 1e9:.2f}")
+        print(f"  {row['rule']:<8}" + " ".join(f"{cell:>14}" for cell in cells))
+    return rows
+
+
+def run_quality(scratch: Path, shape: tuple[int, int, int], block: int) -> list[dict[str, Any]]:
+    """Make nuclei, merge in every way, and print a table."""
+    spec = PhantomSpec(shape, seed=3, **DENSE)
+    image, true = render(spec, Region.whole(shape))
+    path = scratch / "image"
+    stored = create_image(path, shape=shape, dtype=image.dtype, block_shape=(block,) * 3,
+                          voxel_size=(1.0, 1.0, 1.0), n_levels=1, kind="image")  # fmt: skip
+    for one in stored.levels[0].grid.blocks():
+        stored.levels[0].write(one.write_region, image[one.write_region.slices])
+    in_one_piece(image[:32, :32, :32], THRESHOLD)
+    how = {"threshold": THRESHOLD, "spot_sigma": SPOT, "outline_sigma": OUTLINE}
+    labeller = f"{Path(__file__).with_name('merging_quality.py')}:label_nuclei"
+    results = [in_one_piece(image, THRESHOLD)]
+    results.append(
+        ours("ours, by name", path, scratch / "name", block, instances="voronoi-otsu", **how)
+    )
+    results.append(
+        ours("ours, by overlap", path, scratch / "overlap", block, instances=labeller,
+             labeller_options=f"threshold={THRESHOLD}", overlap_halo=HALO)
+    )  # fmt: skip
+    blocks = Blocks.label(image, block, THRESHOLD)
+    results.append(by_cellpose(blocks))
+    try:
+        results.append(by_dask_image(blocks))
+    except ImportError:
+        print("dask-image is not installed: left out")
+    return [row(true, result, results[0], block) for result in results]
+
+
+def row(true: Any, result: Result, whole: Result, block: int) -> dict[str, Any]:
+    """Print and return the figures of one merge."""
+    answer = judged(true, result, block)
+    same = np.array_equal(*(np.unique(r.labels, return_inverse=True)[1] for r in (result, whole)))
+    seam, inside = answer["seam"], answer["interior"]
+    if result is whole:
+        print(f"{true.shape} voxels, blocks of {block}: {int(true.max())} nuclei, "
+              f"{seam['cells']} at seams, {inside['cells']} away from them")  # fmt: skip
+        print(f"  {'':<32}{'recall':>16}{'cut %':>16}{'fused %':>16}  recall, interior - seam")
+        print(f"  {'':<32}" + f"{'seam interior':>16}" * 3 + "  in standard errors"
+              + f"{'Mvoxel/s':>10}{'merge s':>9}{'driver MB':>10}")  # fmt: skip
+    shares = "".join(
+        f"{scaled * seam[key]:8.{digits}f}{scaled * inside[key]:8.{digits}f}"
+        for key, scaled, digits in (("recall", 1, 3), ("cut", 100, 2), ("fused", 100, 2))
+    )
+    rate = true.size / result.seconds / 1e6
+    print(f"  {result.name:<32}{shares}{in_errors(answer):20.1f}{rate:10.2f}"
+          f"{result.merge_seconds:9.2f}{result.driver_bytes / 1e6:10.1f}"
+          f"{'  = one piece' if same and result is not whole else ''}")  # fmt: skip
+    return {"name": result.name, "same_as_one_piece": same, "voxels_per_second": rate * 1e6,
+            "merge_seconds": result.merge_seconds, "driver_bytes": result.driver_bytes,
+            **answer}  # fmt: skip
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=["scale", "quality", []], default=[])
+    parser.add_argument("--smoke", action="store_true", help="seconds, for checks only")
+    parser.add_argument("--side", type=int, default=80, help="blocks along each axis")
+    parser.add_argument("--shape", default="192,192,192")
+    parser.add_argument("--block", type=int, default=64)
+    parser.add_argument("--scratch", type=Path, help="where to work [temporary folder]")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    z, y, x = (int(n) for n in ("96,96,96" if options.smoke else options.shape).split(","))
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        scratch = Path(folder)
+        if "scale" in options.parts or not options.parts:
+            found["scale"] = run_scale(scratch, 6 if options.smoke else options.side)
+        if "quality" in options.parts or not options.parts:
+            block = 48 if options.smoke else options.block
+            found["quality"] = run_quality(scratch, (z, y, x), block)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
