@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cellseg3d_dist.arrays import label, measure, predict
+    from cellseg3d_dist.arrays import label, measure, merge, predict
     from cellseg3d_dist.instances.clean_up import clean_up
     from cellseg3d_dist.phantoms import phantom
     from cellseg3d_dist.segmentation import plan, relabel, resume, segment
@@ -24,6 +24,7 @@ _WHERE = {
     "clean_up": "cellseg3d_dist.instances.clean_up",
     "label": "cellseg3d_dist.arrays",
     "measure": "cellseg3d_dist.arrays",
+    "merge": "cellseg3d_dist.arrays",
     "open_volume": "cellseg3d_dist.volumes",
     "phantom": "cellseg3d_dist.phantoms",
     "plan": "cellseg3d_dist.segmentation",
@@ -38,6 +39,7 @@ __all__ = [
     "clean_up",
     "label",
     "measure",
+    "merge",
     "open_volume",
     "phantom",
     "plan",

@@ -16,10 +16,20 @@ from dask.base import tokenize
 from cellseg3d_dist.arrays.cells import measure
 from cellseg3d_dist.arrays.filtering import foreground, otsu_threshold, smooth
 from cellseg3d_dist.arrays.labelling import label
+from cellseg3d_dist.arrays.merging import merge
 from cellseg3d_dist.arrays.prediction import predict
 from cellseg3d_dist.arrays.sources import Image, lazy_array, source_of
 
-__all__ = ["foreground", "from_volume", "label", "measure", "otsu_threshold", "predict", "smooth"]
+__all__ = [
+    "foreground",
+    "from_volume",
+    "label",
+    "measure",
+    "merge",
+    "otsu_threshold",
+    "predict",
+    "smooth",
+]
 
 
 def from_volume(

@@ -147,7 +147,7 @@ def label(
         token = tokenize(source.token, spec, value, halo, limits)
         tasks, records = _flood_tasks(source, spec, value, halo, token)
     merged, name = f"merge-{token}", f"label-{token}"
-    tasks[merged] = (partial(_merge, source.cut, limits), records)
+    tasks[merged] = (partial(merge_records, source.cut, limits), records)
     for block in source.cut.blocks():
         fragments = (f"fragments-{token}", *block.index)
         tasks[(name, *block.index)] = (Finish(block, source.cut.shape), fragments, merged)
@@ -205,7 +205,7 @@ def _component_tasks(
     return tasks, joined
 
 
-def _merge(cut: Cut, limits: tuple[int | None, int | None], records: list[Record]) -> Lookup:
+def merge_records(cut: Cut, limits: tuple[int | None, int | None], records: list[Record]) -> Lookup:
     """Fragments of all blocks to cells, open voxels settled."""
     names = np.concatenate([record.names for record in records])
     sizes = np.concatenate([record.sizes for record in records])

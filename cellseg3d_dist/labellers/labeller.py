@@ -137,18 +137,29 @@ def labels_by(
         raise LabellerError(
             f"labeller {name} raised {type(error).__name__}: {text or 'no message'}"
         ) from error
+    return checked_labels(found, shape, f"labeller {name} returned")
+
+
+def checked_labels(found: Any, shape: tuple[int, ...], what: str) -> npt.NDArray[np.integer[Any]]:
+    """Labels as an array of native integers; ``what`` begins the message where they are none.
+
+    Raises
+    ------
+    LabellerError
+        If the shape differs, they are not integers, or one is negative.
+    """
     labels = np.asarray(found)
     if labels.shape != shape:
-        what = f"labels of shape {labels.shape}" if labels.ndim else f"a {type(found).__name__}"
-        raise LabellerError(f"labeller {name} returned {what} for an image of shape {shape}.")
+        kind = f"labels of shape {labels.shape}" if labels.ndim else f"a {type(found).__name__}"
+        raise LabellerError(f"{what} {kind}, not of shape {shape}.")
     if labels.dtype.kind not in "ui":
         raise LabellerError(
-            f"labeller {name} returned labels of {labels.dtype}. Return integers, an id for each "
-            f"cell and 0 for background."
+            f"{what} labels of {labels.dtype}, not integers. Give an id for each cell and 0 for "
+            f"background."
         )
     lowest = int(labels.min(initial=0))
     if lowest < 0:
-        raise LabellerError(f"labeller {name} returned the id {lowest}. Ids must be 0 or above.")
+        raise LabellerError(f"{what} the id {lowest}. Ids must be 0 or above.")
     return labels.astype(labels.dtype.newbyteorder("="), copy=False)
 
 
