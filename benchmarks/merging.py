@@ -1,12 +1,13 @@
 """The merge: its speed and memory at 10^8 fragments, and what merges do to cells at seams.
 
-    python benchmarks/merging.py [scale] [quality] [--smoke] [--side 80] [--shape 192,192,192]
-                                 [--scratch DIR] [--json FILE]
+    python benchmarks/merging.py [scale] [files] [quality] [--smoke] [--side 80]
+                                 [--shape 192,192,192] [--scratch DIR] [--json FILE]
 
 `scale` merges fragments of side^3 blocks, by name and by contact, in one process (seconds of
-CPU time by phase, peak resident memory), and from record files of as many blocks. `quality`
-compares merges on dense touching nuclei with truth by construction, at seams of blocks and
-away from them. Peers that are not installed are left out or stood in for, and said to be.
+CPU time by phase, peak resident memory); `files` does it from a record file of each block, in
+one process and in the groups that workers take. `quality` compares merges on dense touching
+nuclei with truth by construction, at seams of blocks and away from them. Peers that are not
+installed are left out or stood in for, and said to be.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from merging_quality import (
     ours,
 )
 from merging_quality import noise as in_errors
-from merging_scale import scale
+from merging_scale import records, scale
 
 from cellseg3d_dist.grid import Region
 from cellseg3d_dist.phantoms.rendering import render
@@ -56,6 +57,23 @@ def run_scale(scratch: Path, side: int) -> list[dict[str, Any]]:
         cells += [f"{row['phases'].get(phase, 0.0):.1f}" for phase in phases]
         cells.append(f"{row['peak'] / 1e9:.2f}")
         print(f"  {row['rule']:<8}" + " ".join(f"{cell:>14}" for cell in cells))
+    return rows
+
+
+def run_files(scratch: Path, side: int) -> list[dict[str, Any]]:
+    """Measure the merge of record files and print a table."""
+    rows = records(scratch / "records", side)
+    one = rows[0]
+    print(f"merge by name of {one['fragments']:,} fragments from {one['blocks']:,} record files, "
+          f"{one['bytes'] / 1e9:.2f} GB")  # fmt: skip
+    for row in rows:
+        how = "one process" if row["where"] == "one" else f"{row['groups']} groups, one worker"
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["stages"].items())
+        same = "" if row is one else f", same bytes: {row['digest'] == one['digest']}"
+        print(f"  {how:<24}{row['seconds']:9.1f} s {row['cpu_seconds']:9.1f} s CPU "
+              f"{row['peak'] / 1e9:6.2f} GB peak{same}")  # fmt: skip
+        if stages:
+            print(f"    {stages}")
     return rows
 
 
@@ -115,7 +133,7 @@ def row(true: Any, result: Result, whole: Result, block: int) -> dict[str, Any]:
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=["scale", "quality", []], default=[])
+    parser.add_argument("parts", nargs="*", choices=["scale", "files", "quality", []], default=[])
     parser.add_argument("--smoke", action="store_true", help="seconds, for checks only")
     parser.add_argument("--side", type=int, default=80, help="blocks along each axis")
     parser.add_argument("--shape", default="192,192,192")
@@ -129,6 +147,8 @@ def main() -> None:
         scratch = Path(folder)
         if "scale" in options.parts or not options.parts:
             found["scale"] = run_scale(scratch, 6 if options.smoke else options.side)
+        if "files" in options.parts or not options.parts:
+            found["files"] = run_files(scratch, 6 if options.smoke else options.side)
         if "quality" in options.parts or not options.parts:
             block = 48 if options.smoke else options.block
             found["quality"] = run_quality(scratch, (z, y, x), block)

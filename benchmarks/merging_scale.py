@@ -23,10 +23,16 @@ import numpy.typing as npt
 
 from cellseg3d_dist.engine import merge as engine_merge
 from cellseg3d_dist.engine.block_records import Objects, Touching
-from cellseg3d_dist.engine.merge import merge_parts
+from cellseg3d_dist.engine.executors import SerialExecutor
+from cellseg3d_dist.engine.folder import RunFolder
+from cellseg3d_dist.engine.fragments import Fragments
+from cellseg3d_dist.engine.merge import merge_fragments, merge_parts
+from cellseg3d_dist.engine.progress import NoProgress
+from cellseg3d_dist.engine.records import record_path, write_record
+from cellseg3d_dist.engine.runner import Runner
 from cellseg3d_dist.engine.stage import peak_rss
 from cellseg3d_dist.engine.tables import TableWriter
-from cellseg3d_dist.grid import BlockGrid, Region
+from cellseg3d_dist.grid import BlockGrid, Region, Selection
 from cellseg3d_dist.instances.spots import names_of_seeds
 from cellseg3d_dist.merging.union_find import Forest, Limits
 
@@ -212,16 +218,72 @@ def _compile(folder: Path, rule: str) -> None:
     merge_parts(kept(folder, Objects, "objects", 2), contacts, grid, folder / "lookup", LIMITS)
 
 
+def make_records(folder: Path, grid: BlockGrid) -> int:
+    """Write what every block would have, a record file each; bytes on disk."""
+    fragments, n_bytes = Fragments(folder, grid), 0
+    for part in objects_by_name(grid):
+        ends = np.cumsum(part.counts)
+        for number, start, stop in zip(part.numbers, ends - part.counts, ends, strict=True):
+            path = record_path(folder / "objects-label", grid.block(int(number)))
+            write_record(path, names=part.names[start:stop], sizes=part.sizes[start:stop])
+            n_bytes += path.stat().st_size
+    fragments.set_passes(np.ones(grid.n_blocks, np.uint8))
+    return n_bytes
+
+
+def measure_records(folder: Path, side: int, where: str) -> dict[str, Any]:
+    """Merge record files, by name, in one process or in groups that this process runs."""
+    grid = grid_of(side)
+    fragments, blocks = Fragments(folder / "work", grid), Selection.all(grid)
+    run_folder, stages = RunFolder(folder), {}
+    engine_merge.MOST_BLOCKS = engine_merge.MOST_FRAGMENTS = 2**62 if where == "one" else 0
+    runner = Runner(run_folder, SerialExecutor(), NoProgress(), {})
+    out = folder / "work" / f"merge-{where}"
+    began, cpu = time.perf_counter(), time.process_time()
+    found = merge_fragments(
+        fragments, blocks, None, out, LIMITS.min_volume, LIMITS.max_volume, runner
+    )
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    stages = {s.stage.rpartition("-")[2]: round(s.seconds, 1) for s in runner.summaries}
+    return {
+        "where": where,
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "peak": peak_rss(),
+        "stages": stages,
+        "groups": runner.summaries[0].blocks if runner.summaries else 1,
+        "blocks": grid.n_blocks,
+        "digest": found.lookup_digest,
+        **found.to_dict(),
+    }
+
+
+def records(folder: Path, side: int) -> list[dict[str, Any]]:
+    """Figures of merging record files in one process and in groups."""
+    n_bytes = make_records(folder / "work", grid_of(side))
+    rows = [_apart(folder, side, where) for where in ("one", "groups")]
+    shutil.rmtree(folder)
+    return [row | {"bytes": n_bytes} for row in rows]
+
+
 def scale(folder: Path, side: int, rule: str) -> dict[str, Any]:
     """Make the parts, merge them in a process of its own, and give its figures."""
     folder.mkdir(parents=True)
     make(folder, grid_of(side), rule)
-    command = [sys.executable, __file__, str(folder), str(side), rule]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    figures = _apart(folder, side, rule)
     shutil.rmtree(folder)
+    return figures
+
+
+def _apart(folder: Path, side: int, what: str) -> dict[str, Any]:
+    """Measure in a process of its own, whose memory is that of the merge alone."""
+    command = [sys.executable, __file__, str(folder), str(side), what]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
     figures: dict[str, Any] = json.loads(answer.stdout)
     return figures
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))
+    place, blocks_per_side, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    measured = measure_records if what in ("one", "groups") else measure
+    print(json.dumps(measured(place, blocks_per_side, what)))
