@@ -39,15 +39,18 @@ class Fragments:
         labels: npt.NDArray[np.uint32],
         names: npt.NDArray[np.uint64],
         arrival: npt.NDArray[Any] | None = None,
+        sizes: npt.NDArray[np.int64] | None = None,
     ) -> dict[str, Any]:
         """Write a block's fragments 1..m, their names and its faces; its record.
 
         ``arrival`` (of a flood) is kept on the faces, for neighbours that are open.
+        ``sizes`` are what limits of whole objects are about, by default their voxels.
         """
         faces: Faces = faces_of(labels)
         if arrival is not None:
             faces |= {f"arrival_{key}": plane for key, plane in faces_of(arrival).items()}
-        sizes = sizes_of(labels, names.size)
+        if sizes is None:
+            sizes = sizes_of(labels, names.size)
         written = {
             "labels": write_record(self._path("labels", which, block), labels=labels),
             "objects": write_record(self._path("objects", which, block), names=names, sizes=sizes),

@@ -30,16 +30,12 @@ Indices = npt.NDArray[np.int64]
 Names = npt.NDArray[np.uint64]
 
 
-class Ground(Protocol):
-    """Foreground, its seeds by a threshold, and the landscape, of any region."""
+class Growable(Protocol):
+    """Foreground and landscape of any region: what seeds grow in."""
 
     @property
     def filter_halo(self) -> Triple:
         """Voxels beyond a region that they depend on."""
-        ...
-
-    def seeds(self, region: Region) -> Mask:
-        """Where seeds are, inside the foreground."""
         ...
 
     def terrain(self, region: Region) -> Terrain:
@@ -48,6 +44,14 @@ class Ground(Protocol):
 
     def decides(self) -> BlockRecord:
         """What decides them."""
+        ...
+
+
+class Ground(Growable, Protocol):
+    """One that also has seeds by a threshold."""
+
+    def seeds(self, region: Region) -> Mask:
+        """Where seeds are, inside the foreground."""
         ...
 
 
@@ -236,7 +240,7 @@ class MergedSeeds:
 class SeededFlooding:
     """Whole seeds grow on a ground."""
 
-    ground: Ground
+    ground: Growable
     seeds: MergedSeeds
     growth: Growth
 
