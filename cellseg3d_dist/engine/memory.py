@@ -120,6 +120,26 @@ def voronoi(
     return BlockMemory(stage, n_bytes, largest_region(grid, (z, y, x)), (z, y, x))
 
 
+def watershed(
+    stage: str, grid: BlockGrid, flood_halo: Triple, filter_halo: Triple, itemsize: int, spots: bool
+) -> BlockMemory:
+    """Watershed: filters on R with mask and landscape of F, then the flood on F, W's fragments.
+
+    Without ``spots`` the image is not held any more when the flood begins.
+    """
+    z, y, x = (f + h for f, h in zip(flood_halo, filter_halo, strict=True))
+    read, flood, write = (_voxels(grid, h) for h in ((z, y, x), flood_halo, (0, 0, 0)))
+    image = read * (itemsize + (itemsize > 2))
+    filtering = image + 8 * read + 10 * flood
+    n_bytes = max(filtering, (image if spots else 0) + _flooding(flood), 34 * write)
+    return BlockMemory(stage, WORKER_BYTES + n_bytes, largest_region(grid, (z, y, x)), (z, y, x))
+
+
+def _flooding(flood: int) -> int:
+    """Mask 1, landscape 4, words 8, queue 8, keys 8; or words, keys, labels 4, arrival 8."""
+    return 33 * flood
+
+
 def components(stage: str, grid: BlockGrid, halo: Triple, itemsize: int) -> BlockMemory:
     """Components: filters on R, then mask, runs and fragments of W."""
     read, write = _voxels(grid, halo), _voxels(grid, (0, 0, 0))
@@ -151,10 +171,15 @@ def seeding(grid: BlockGrid, channels: int) -> BlockMemory:
     return BlockMemory("seeds", WORKER_BYTES + write * (channels + 26), grid.block_shape, (0, 0, 0))
 
 
-def decoding(stage: str, grid: BlockGrid, flood_halo: Triple, channels: int) -> BlockMemory:
+def decoding(
+    stage: str, grid: BlockGrid, flood_halo: Triple, channels: int, *, watershed: bool = False
+) -> BlockMemory:
     """Seeded flood: channels and masks of F, seeds, then the flood on F and W's fragments."""
     flood, write = _voxels(grid, flood_halo), _voxels(grid, (0, 0, 0))
-    n_bytes = WORKER_BYTES + flood * (2 * channels + 18) + 14 * write
+    own = flood * (2 * channels + 18) + 14 * write
+    if watershed:
+        own = flood * (2 * channels + 5) + _flooding(flood) + 14 * write
+    n_bytes = WORKER_BYTES + own
     return BlockMemory(stage, n_bytes, largest_region(grid, flood_halo), flood_halo)
 
 

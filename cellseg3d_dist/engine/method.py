@@ -10,6 +10,8 @@ from typing import Any
 from cellseg3d_dist.config import SegmentConfig, make_config
 from cellseg3d_dist.engine.earlier import EarlierRun
 from cellseg3d_dist.engine.network import Network
+from cellseg3d_dist.engine.seed_options import KEYS as SEED_KEYS
+from cellseg3d_dist.engine.seed_options import seed_defaults
 from cellseg3d_dist.engine.stages.survey import PERCENTILES
 from cellseg3d_dist.errors import ConfigError, WeightsError
 from cellseg3d_dist.labellers import LabellerSource
@@ -173,7 +175,7 @@ def _check_percentiles(whose: str, wanted: Iterable[float]) -> None:
 
 def _with_labeller(config: SegmentConfig) -> Method:
     """A labeller of the image, or of a network's foreground where a model is given."""
-    for key in ("threshold", "decoder", "flood_halo", "compat"):
+    for key in ("threshold", "decoder", "flood_halo", "compat", *SEED_KEYS):
         if getattr(config, key) is not None:
             raise ConfigError(
                 f"{key} does not apply to labeller {config.instances}. Leave it out; what the "
@@ -202,7 +204,7 @@ def _for_intensity(config: SegmentConfig) -> SegmentConfig:
     if config.instances == "decode":
         raise ConfigError(
             "instances 'decode' needs a network: the image itself has no representation. Give "
-            "--model, or use voronoi-otsu or components."
+            "--model, or use voronoi-otsu, watershed or components."
         )
     for key in ("decoder", "compat"):
         if getattr(config, key) is not None:
@@ -212,7 +214,8 @@ def _for_intensity(config: SegmentConfig) -> SegmentConfig:
             f"device {config.device!r} is for networks. Give --model, or --backend opencl to label "
             f"on a GPU."
         )
-    return _with(config, instances="voronoi-otsu", threshold="otsu")
+    seeding = seed_defaults(config, predicted=False)
+    return _with(config, instances="voronoi-otsu", threshold="otsu", **seeding)
 
 
 def _for_network(config: SegmentConfig, card: Card, parameters: Any) -> SegmentConfig:
@@ -232,7 +235,7 @@ def _for_network(config: SegmentConfig, card: Card, parameters: Any) -> SegmentC
         config = config.model_copy(update={"instances": None})
     if plain and isinstance(getattr(parameters, "threshold", None), float):
         filled["threshold"] = card.decoder.get("threshold", threshold)
-    return _with(config, **filled)
+    return _with(config, **filled | seed_defaults(config, predicted=True))
 
 
 def _with(config: SegmentConfig, **defaults: Any) -> SegmentConfig:

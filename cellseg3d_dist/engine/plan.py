@@ -301,9 +301,17 @@ def _finding(
         stages.append(memory.smoothing("threshold", grid, radius, itemsize))
     if config.instances == "components":
         return [*stages, memory.components("label", grid, radius, itemsize)], False
-    stages.append(memory.voronoi("label", grid, flood_halo, spec.filter_halo, itemsize))
     z, y, x = (2 * h for h in flood_halo)
-    again = memory.voronoi("redo", grid, (z, y, x), spec.filter_halo, itemsize)
+    if config.instances == "watershed":
+        spots = config.seeds == "spots"
+        filters = spec.filter_halo if spots else radius
+        if not spots:
+            stages.append(memory.components("seeds", grid, radius, itemsize))
+        stages.append(memory.watershed("label", grid, flood_halo, filters, itemsize, spots))
+        again = memory.watershed("redo", grid, (z, y, x), filters, itemsize, spots)
+    else:
+        stages.append(memory.voronoi("label", grid, flood_halo, spec.filter_halo, itemsize))
+        again = memory.voronoi("redo", grid, (z, y, x), spec.filter_halo, itemsize)
     redo = again.n_bytes <= most
     return stages + ([again] if redo else []), redo
 
@@ -321,8 +329,9 @@ def _decoding(
         return memory.flow_decoding(grid, flood_halo, farthest), False
     channels = len(represents.channels)
     z, y, x = (2 * h for h in flood_halo)
-    label = memory.decoding("label", grid, flood_halo, channels)
-    again = memory.decoding("redo", grid, (z, y, x), channels)
+    through = bool(parameters.watershed)
+    label = memory.decoding("label", grid, flood_halo, channels, watershed=through)
+    again = memory.decoding("redo", grid, (z, y, x), channels, watershed=through)
     redo = again.n_bytes <= most
     return [memory.seeding(grid, channels), label, *([again] if redo else [])], redo
 
