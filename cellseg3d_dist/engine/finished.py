@@ -49,7 +49,7 @@ def output_intact(folder: RunFolder, block_shape: Triple, runner: Runner) -> boo
     """
     if file_digest(folder.cells) != folder.status()["facts"].get("cells_digest"):
         return False
-    for level, stage in enumerate(["relabel", *_pyramid_journals(folder)]):
+    for level, stage in enumerate(label_journals(folder)):
         _, records = read_journal(folder.journal(stage))
         digests = {record["block"]: record["digest"] for record in records}
         try:
@@ -61,9 +61,10 @@ def output_intact(folder: RunFolder, block_shape: Triple, runner: Runner) -> boo
     return True
 
 
-def _pyramid_journals(folder: RunFolder) -> list[str]:
+def label_journals(folder: RunFolder) -> list[str]:
+    """Journals of the levels of a run's labels, level 0 first."""
     found = [path.stem for path in (folder.path / "journal").glob("pyramid-*.jsonl")]
-    return sorted(found, key=lambda name: int(name.removeprefix("pyramid-")))
+    return ["relabel", *sorted(found, key=lambda name: int(name.removeprefix("pyramid-")))]
 
 
 def _same(labels: Volume, grid: BlockGrid, digests: dict[int, str], runner: Runner) -> bool:

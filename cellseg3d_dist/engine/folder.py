@@ -39,17 +39,20 @@ class RunFolder:
     ----------
     same_command : bool
         Whether an interrupted run goes on when its command is given again, not by resume.
+    part_of : Path or None
+        The run folder of all time points, where this is one of them.
     """
 
     path: Path
     same_command: bool = False
+    part_of: Path | None = None
 
     @property
     def go_on(self) -> str:
         """How a user goes on after an interruption, to end a sentence with."""
         if self.same_command:
             return "give the same command again"
-        return f"resume with: cellseg3d-dist resume {shlex.quote(str(self.path))}"
+        return f"resume with: cellseg3d-dist resume {shlex.quote(str(self.part_of or self.path))}"
 
     @property
     def config(self) -> Path:

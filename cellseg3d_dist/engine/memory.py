@@ -165,6 +165,12 @@ def predicting(
     return BlockMemory("predict", n_bytes, read, (0, 0, 0))
 
 
+def checking(grid: BlockGrid, channels: int) -> BlockMemory:
+    """Check a prediction: channels of W and their encoded form."""
+    n_bytes = WORKER_BYTES + 2 * channels * _voxels(grid, (0, 0, 0))
+    return BlockMemory("check-prediction", n_bytes, grid.block_shape, (0, 0, 0))
+
+
 def seeding(grid: BlockGrid, channels: int) -> BlockMemory:
     """Seeds: channels, masks and components of W."""
     write = _voxels(grid, (0, 0, 0))

@@ -17,6 +17,7 @@ import numpy as np
 from cellseg3d_dist.engine import decoding, labelling, prediction, preprocessing
 from cellseg3d_dist.engine.cell_tables import write_tables
 from cellseg3d_dist.engine.clean_up import clean_up
+from cellseg3d_dist.engine.earlier import with_fragments
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.job import Job
 from cellseg3d_dist.engine.merge import MergeResult, merge_fragments
@@ -28,6 +29,7 @@ from cellseg3d_dist.engine.stages.score import Score
 from cellseg3d_dist.engine.stages.survey import SurveyResult, projection_steps
 from cellseg3d_dist.engine.stages.threshold import Threshold, total_counts
 from cellseg3d_dist.engine.surveying import survey_facts, survey_of
+from cellseg3d_dist.engine.watershed import watershed
 from cellseg3d_dist.grid import Region, Selection, Triple, ceil_div
 from cellseg3d_dist.instances.filters import Sigma
 from cellseg3d_dist.instances.threshold import otsu
@@ -57,8 +59,7 @@ class Pipeline(Job):
             If disk or cluster failed.
         """
         survey = self._survey()
-        fragments = Fragments(self.folder.work, self.plan.grid)
-        labelled = self._label(survey, fragments)
+        fragments, labelled = self._fragments(survey)
         merged = self.merge(fragments, labelled)
         self._warn()
         cells = clean_up(self, fragments, labelled, merged)
@@ -72,9 +73,22 @@ class Pipeline(Job):
         self._score(labels, written)
         return self.facts
 
+    def _fragments(self, survey: SurveyResult) -> tuple[Fragments, Selection]:
+        """Fragments and the blocks that have them; those of an earlier run where they hold."""
+        if self.earlier is not None:
+            kept = self.earlier.fragments(self.config, self.grid)
+            if kept is not None:
+                self.facts |= self.earlier.labelled_facts()
+                if self.method.predicts and self.config.clean_up is not None:
+                    prediction.predict(self, survey)
+                self.runner.progress.say(f"fragments    of {self.earlier.folder.path}")
+                return kept, with_fragments(kept)
+        fragments = Fragments(self.folder.work, self.grid)
+        return fragments, self._label(survey, fragments)
+
     def _label(self, survey: SurveyResult, fragments: Fragments) -> Selection:
         """Fragments of the image, or of what the network makes of it."""
-        if self.method.network is not None:
+        if self.method.predicts:
             predicted = prediction.predict(self, survey)
             if self.config.instances == "decode":
                 return decoding.decode(self, fragments, predicted)
@@ -84,6 +98,9 @@ class Pipeline(Job):
             return label_by_overlap(self, fragments, survey)
         threshold = self._threshold(survey)
         selection = self._occupied(survey, threshold)
+        if self.config.instances == "watershed":
+            unit = 1.0 if self.foreground is None else STORED_ONE
+            return watershed(self, fragments, selection, threshold, unit)
         return labelling.label(self, fragments, selection, threshold)
 
     def _written(self, merged: MergeResult) -> str:
@@ -92,7 +109,7 @@ class Pipeline(Job):
         return f"{merged.lookup_digest}-{digest(failed)}" if failed.size else merged.lookup_digest
 
     def _survey(self) -> SurveyResult:
-        network = self.method.network is not None
+        network = self.method.predicts
         smooth = None if network else self._smoothing
         prepares = self.config.preprocess is not None
         result = survey_of(self, self.image, None if prepares else smooth)
@@ -103,7 +120,13 @@ class Pipeline(Job):
         if not prepares:
             return result
         self.prepared = preprocessing.prepare(self, result)
-        seen = survey_of(self, self.prepared, smooth, "prepared", percentiles=network or self.method.labeller is not None)
+        seen = survey_of(
+            self,
+            self.prepared,
+            smooth,
+            "prepared",
+            percentiles=network or self.method.labeller is not None,
+        )
         self.facts["preprocessing"]["survey"] = survey_facts(seen)
         # cells are measured in the image as it is
         return replace(seen, magnitudes=result.magnitudes)
@@ -191,7 +214,7 @@ class Pipeline(Job):
             fewest = self.method.parameters.min_voxels
         edges_from = None
         if self.config.instances == "components":
-            edges_from = self.folder.work / "contacts"
+            edges_from = fragments.folder / "contacts"
         elif self.method.labeller is not None:
             edges_from = fragments.folder / "overlaps"
         self.runner.progress.say("merge")

@@ -67,6 +67,8 @@ class Plan:
         Voxels beyond the mask whose prediction labels depend on.
     sparse : dict or None
         How a network's sparse candidates are chosen, where it has any.
+    n_times : int
+        Time points that are done so, one after the other.
     """
 
     shape: Triple
@@ -83,6 +85,7 @@ class Plan:
     hours: float
     reach: Triple = (0, 0, 0)
     sparse: dict[str, Any] | None = None
+    n_times: int = 1
 
     @property
     def grid(self) -> BlockGrid:
@@ -103,6 +106,8 @@ class Plan:
         blocks = "1 block" if self.n_blocks == 1 else f"{self.n_blocks} blocks"
         workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
         volume = f"a volume of {_by(self.shape)}"
+        if self.n_times > 1:
+            volume = f"each of {self.n_times} time points of {_by(self.shape)}"
         yield f"{blocks} of {_by(self.block_shape)} voxels in {volume}, {workers}"
         yield f"about {_duration(self.hours)}, up to {self.disk_bytes / 1e9:.2f} GB on disk"
         yield f"memory per worker, limit {self.memory_limit / 2**30:.2f} GiB:"
@@ -230,6 +235,8 @@ def _plan_for(
     if method.network is not None:
         predicting = predicted_costs(method, seen, grid)
         stages[1:1] = with_preprocessing([predicting.memory], config, volume, grid)
+    elif method.predicts:
+        stages.insert(1, memory.checking(grid, len(method.stored_channels)))
     stages.append(memory.pyramid(grid))
     if config.labels_true is not None:
         stages.append(memory.scoring(grid))
@@ -285,7 +292,7 @@ def _finding(
 ) -> tuple[list[BlockMemory], bool]:
     """Memory of the stages that find instances; whether the redo fits into ``most`` bytes."""
     config, radius = method.config, kernel_radius(spec.outline_sigma)
-    surveyed = (0, 0, 0) if method.network is not None else radius
+    surveyed = (0, 0, 0) if method.predicts else radius
     stages = [memory.smoothing("survey", grid, surveyed, volume.dtype.itemsize)]
     z, y, x = (2 * h for h in flood_halo)
     if method.labeller is not None:
@@ -294,8 +301,8 @@ def _finding(
         decoding, redo = _decoding(method, volume, grid, flood_halo, most)
         return stages + decoding, redo
     # a network's foreground is stored in 8 bits
-    itemsize = volume.dtype.itemsize if method.network is None else 1
-    if method.network is not None:
+    itemsize = 1 if method.predicts else volume.dtype.itemsize
+    if method.predicts:
         stages.append(memory.smoothing("survey-foreground", grid, radius, itemsize))
     if config.threshold == "otsu":
         stages.append(memory.smoothing("threshold", grid, radius, itemsize))

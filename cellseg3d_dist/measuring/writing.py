@@ -63,12 +63,30 @@ def write_cells(
     return _stream(Path(path), _ascending(tables), open_writer, write)
 
 
-def write_csv(path: str | os.PathLike[str], tables: Iterable[pa.Table]) -> int:
+def write_series(path: str | os.PathLike[str], tables: Iterable[pa.Table]) -> int:
+    """Stream the cell tables of several time points into one Parquet file.
+
+    Each table has a column ``time`` and is sorted by label; arguments, result and errors are
+    those of :func:`write_cells`, but that labels begin anew with each time point.
+    """
+
+    def open_writer(part: Path, schema: pa.Schema) -> Any:
+        return pa.parquet.ParquetWriter(part, schema, compression="zstd")
+
+    def write(writer: Any, table: pa.Table) -> None:
+        writer.write_table(table)
+
+    return _stream(Path(path), iter(tables), open_writer, write)
+
+
+def write_csv(
+    path: str | os.PathLike[str], tables: Iterable[pa.Table], *, ascending: bool = True
+) -> int:
     """Stream cell tables into one CSV file with scikit-image's column names.
 
     ``label``, ``area`` (voxels), ``centroid-0`` .. ``centroid-2`` (z, y, x), ``bbox-0`` ..
     ``bbox-5`` (minima, then maxima); all other columns keep their names. Arguments, result
-    and errors as :func:`write_cells`.
+    and errors as :func:`write_cells`. ``ascending`` tells that labels must ascend.
     """
 
     def open_writer(part: Path, schema: pa.Schema) -> Any:
@@ -78,7 +96,7 @@ def write_csv(path: str | os.PathLike[str], tables: Iterable[pa.Table]) -> int:
         writer.write_table(table)
 
     def renamed() -> Iterator[pa.Table]:
-        for table in _ascending(tables):
+        for table in _ascending(tables) if ascending else tables:
             yield table.rename_columns([_CSV_NAMES.get(n, n) for n in table.column_names])
 
     return _stream(Path(path), renamed(), open_writer, write)

@@ -102,7 +102,7 @@ def rewrite_report(out: Path, config: SegmentConfig) -> Path:
         config.image,
         voxel_size=config.voxel_size,
         channel=config.channel,
-        time=config.time,
+        time=config.time_point,
         level=config.level,
         region=config.region_box,
     )

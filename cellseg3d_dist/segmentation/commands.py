@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellseg3d_dist.engine.earlier import EarlierRun
+from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.plan import Plan
+from cellseg3d_dist.engine.series import Series
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.segmentation.preparing import Order, begun, planned, taken_up
 from cellseg3d_dist.segmentation.relabelling import order_again
 from cellseg3d_dist.segmentation.running import RunResult, execute
+from cellseg3d_dist.segmentation.time_series import (
+    begun_series,
+    execute_series,
+    taken_up_series,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -55,8 +63,13 @@ def segment(
     EnvironmentFailedError
         If disk or cluster failed; the run can be resumed.
     """
-    order = Order.of(image, options, command or shlex.join(sys.argv))
-    return execute(begun(order, absolute_path(out), overwrite, client), client, progress)
+    order, target = Order.of(image, options, command or shlex.join(sys.argv)), absolute_path(out)
+    times = order.times()
+    if times is not None:
+        orders = {time: order.at(time) for time in times}
+        series = begun_series(order, orders, target, overwrite, client)
+        return execute_series(series, client, progress)
+    return execute(begun(order.single(), target, overwrite, client), client, progress)
 
 
 def resume(
@@ -85,7 +98,10 @@ def resume(
     """
     given = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit}
     how = {key: value for key, value in given.items() if value is not None}
-    run = taken_up(absolute_path(out), how, client)
+    series = Series.of(absolute_path(out))
+    if series is not None:
+        return execute_series(taken_up_series(series, how, client), client, progress)
+    run = taken_up(RunFolder(absolute_path(out)), how, client)
     return run if isinstance(run, RunResult) else execute(run, client, progress)
 
 
@@ -125,12 +141,26 @@ def relabel(
     BlocksFailedError, EnvironmentFailedError
         As :func:`segment`.
     """
-    earlier = EarlierRun.of(absolute_path(out))
-    target = earlier.folder.path / "relabelled" if new is None else absolute_path(new)
-    order = order_again(earlier, options, command or shlex.join(sys.argv))
+    source, said = absolute_path(out), command or shlex.join(sys.argv)
+    target = source / "relabelled" if new is None else absolute_path(new)
+    series = Series.of(source)
+    if series is not None:
+        orders = {
+            time: order_again(EarlierRun.of(series.part(time).path), options, said)
+            for time in series.times
+        }
+        whole = order_again(EarlierRun(series.folder), options, said)
+        again = begun_series(whole, orders, target, overwrite, client)
+        return execute_series(again, client, progress)
+    order = order_again(EarlierRun.of(source), options, said)
     return execute(begun(order, target, overwrite, client), client, progress)
 
 
 def plan(image: Any, **options: Any) -> Plan:
     """What :func:`segment` would do: blocks, memory, disk and hours. Nothing is created."""
-    return planned(Order.of(image, options))
+    order = Order.of(image, options)
+    times = order.times()
+    if times is None:
+        return planned(order.single())
+    each, n = planned(order.at(times.start)), len(times)
+    return replace(each, n_times=n, disk_bytes=n * each.disk_bytes, hours=n * each.hours)

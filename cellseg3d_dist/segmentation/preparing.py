@@ -18,7 +18,7 @@ from cellseg3d_dist.engine.folder import (
     create_output,
     naming_disk_errors,
 )
-from cellseg3d_dist.engine.inputs import inputs_exist, open_inputs
+from cellseg3d_dist.engine.inputs import Inputs, inputs_exist, open_inputs
 from cellseg3d_dist.engine.method import Method, resolve_method
 from cellseg3d_dist.engine.plan import Plan, check_disk, make_plan, planned_before
 from cellseg3d_dist.engine.readable import store_array
@@ -27,7 +27,7 @@ from cellseg3d_dist.errors import OutputError
 from cellseg3d_dist.instances.backends import kernels_of
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.segmentation.running import Run, RunResult, refuse_other_version
-from cellseg3d_dist.volumes import location_of
+from cellseg3d_dist.volumes import location_of, open_volume
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -51,6 +51,35 @@ class Order:
     stored: Any = None
     command: str = ""
 
+    def at(self, time: int | None) -> Order:
+        """The same for one time point."""
+        return replace(self, config=self.config.model_copy(update={"time": time}))
+
+    def single(self) -> Order:
+        """The same where one time point is asked for, or there is one."""
+        return self if isinstance(self.config.time, int) else self.at(None)
+
+    def times(self) -> range | None:
+        """Several time points that are asked for; None is one.
+
+        Raises
+        ------
+        VolumeError, ConfigError
+            If the image cannot be opened, or has not all of them.
+        """
+        config = self.config
+        if isinstance(config.time, int):
+            return None
+        source = config.image if self.stored is None else self.stored
+        opened = open_volume(
+            source,
+            voxel_size=config.voxel_size,
+            channel=config.channel,
+            level=config.level,
+            time=0,
+        )
+        return config.times(opened.n_times)
+
     @classmethod
     def of(cls, image: Any, options: dict[str, Any], command: str = "") -> Order:
         """Image and options of ``segment``."""
@@ -61,16 +90,32 @@ class Order:
         return cls(make_config(options | {"image": text}).located(), None, command)
 
 
-def begun(order: Order, out: Path, overwrite: bool, client: Client | None) -> Run:
-    """Check an order and create its run folder."""
-    method = resolve_method(order.config)
-    config, stored = method.config, order.stored
-    inputs = open_inputs(config, stored)
+@dataclass(frozen=True)
+class Checked:
+    """An order that can be carried out; nothing of it exists yet."""
+
+    order: Order
+    method: Method
+    inputs: Inputs
+    plan: Plan
+
+
+def checked(
+    order: Order, out: Path, overwrite: bool, client: Client | None, method: Method | None = None
+) -> Checked:
+    """Check an order against its input, its output, memory and disk.
+
+    ``method`` is that of the same options, where it is known.
+    """
+    method = method or resolve_method(order.config)
+    config = method.config
+    inputs = open_inputs(config, order.stored)
     check_new_output(out, inputs.locations(config), overwrite)
     check_options(config, inputs.volume)
     kernels_of(config.backend)
     if config.earlier_run is not None:
         earlier = EarlierRun.of(config.earlier_run)
+        _check_apart_from(earlier, out)
         check_same_source(earlier, config, inputs.fingerprint())
         config = config.model_copy(update={"block_shape": earlier.block_shape})
         method = replace(method, config=config)
@@ -79,24 +124,51 @@ def begun(order: Order, out: Path, overwrite: bool, client: Client | None) -> Ru
         masked = config.mask is not None
         check_predicted(earlier, the_plan.reach, the_plan.sparse, masked)
     check_disk(the_plan, out)
-    status = {
-        "status": "running",
-        "version": cellseg3d_dist.__version__,
-        "started": now_text(),
-        "command": order.command,
+    return Checked(order, method, inputs, the_plan)
+
+
+def _check_apart_from(earlier: EarlierRun, out: Path) -> None:
+    """A run must not replace what it is made from; it may lie in its folder."""
+    for source in (earlier.folder.path, earlier.predicted.folder.path):
+        if out == source or out in source.parents:
+            raise OutputError(
+                f"output {out} is or holds the run {source} that is used again. Choose another."
+            )
+
+
+def created(ready: Checked, folder: RunFolder, overwrite: bool, status: str = "running") -> Run:
+    """The run folder of an order that was checked."""
+    method, inputs, stored = ready.method, ready.inputs, ready.order.stored
+    config = method.config
+    content = {
+        "status": status,
+        **_begins(ready),
         **({} if stored is not None else inputs.fingerprints()),
         "deciding": config.deciding(),
         "model": method.facts(),
-        "plan": the_plan.to_dict(),
+        "plan": ready.plan.to_dict(),
         "versions": versions(),
     }
-    folder = create_output(out, overwrite, status)
+    create_output(folder.path, overwrite, content)
     with naming_disk_errors(folder):
         folder.config.write_text(config.to_yaml())
     if stored is not None:
         config, inputs = store_array(folder, config, stored)
         method = replace(method, config=config)
-    return Run(folder, method, inputs, the_plan)
+    return Run(folder, method, inputs, ready.plan)
+
+
+def _begins(ready: Checked) -> dict[str, Any]:
+    return {
+        "version": cellseg3d_dist.__version__,
+        "started": now_text(),
+        "command": ready.order.command,
+    }
+
+
+def begun(order: Order, out: Path, overwrite: bool, client: Client | None) -> Run:
+    """Check an order and create its run folder."""
+    return created(checked(order, out, overwrite, client), RunFolder(out.absolute()), overwrite)
 
 
 def planned(order: Order) -> Plan:
@@ -107,13 +179,12 @@ def planned(order: Order) -> Plan:
     return make_plan(method, volume)
 
 
-def taken_up(out: Path, how: dict[str, Any], client: Client | None) -> Run | RunResult:
+def taken_up(folder: RunFolder, how: dict[str, Any], client: Client | None) -> Run | RunResult:
     """A run to go on with; or its result where it is finished and its input gone.
 
     ``how`` replaces options that decide no result.
     """
-    folder = RunFolder(out)
-    status = folder.status()
+    status, out = folder.status(), folder.path
     complete = status["status"] == "complete"
     needed = {"fingerprint", "metadata", "deciding", "plan", *(["facts"] if complete else [])}
     if lacking := sorted(needed - status.keys()):
@@ -121,7 +192,7 @@ def taken_up(out: Path, how: dict[str, Any], client: Client | None) -> Run | Run
     if not complete:
         refuse_other_version(folder)
     config = make_config(read_yaml(folder.config) | how, str(folder.config))
-    _refuse_changed(folder, _differences(status["deciding"], config.deciding()))
+    refuse_changed_options(folder, status["deciding"], config)
     if complete and not inputs_exist(config):
         return RunResult(folder.path, status["facts"]["cells"], 0)
     method = resolve_method(config)
@@ -150,6 +221,19 @@ def _refuse_changed(folder: RunFolder, changed: list[str]) -> None:
         raise OutputError(
             f"{folder.path} cannot be resumed: {'; '.join(changed)}. Undo that, or start a new run."
         )
+
+
+def refuse_changed_options(
+    folder: RunFolder, before: dict[str, Any], config: SegmentConfig
+) -> None:
+    """Refuse to go on with other options than a run was begun with.
+
+    Raises
+    ------
+    OutputError
+        With what was and what is.
+    """
+    _refuse_changed(folder, _differences(before, config.deciding()))
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
