@@ -30,7 +30,8 @@ Config = Annotated[
     Path | None, option("YAML file with these options as keys; those given here win.", "FILE")
 ]
 Instances = Annotated[
-    str | None, option("decode (by the network's kind), voronoi-otsu or components.", "METHOD")
+    str | None,
+    option("decode (by the network's kind), voronoi-otsu, watershed or components.", "METHOD"),
 ]
 Threshold = Annotated[
     str | None,
@@ -77,7 +78,21 @@ OutlineSigma = Annotated[
     str | None,
     option("Smoothing before the threshold: 2um, or voxels; 0 is none [2um].", "LENGTH"),
 ]
-Connectivity = Annotated[str | None, option("6, 18 or 26 neighbours, for components [6].", "N")]
+Connectivity = Annotated[
+    str | None, option("6, 18 or 26 neighbours, for components and watershed [6].", "N")
+]
+Seeds = Annotated[
+    str | None,
+    option(
+        "Where a watershed starts: spots, threshold, hmaxima or distance "
+        "[spots; threshold for a network].",
+        "HOW",
+    ),
+]
+SeedThreshold = Annotated[
+    str | None, option("Seeds by threshold are above it: image units, 0-1 [0.9].", "T")
+]
+MinSeedVoxels = Annotated[str | None, option("Drop smaller seeds [1].", "N")]
 MinVolume = Annotated[str | None, option("Drop smaller cells: 200um3, or voxels.", "VOLUME")]
 MaxVolume = Annotated[str | None, option("Drop larger cells: 5000um3, or voxels.", "VOLUME")]
 CleanUp = Annotated[

@@ -119,7 +119,9 @@ def _damaged(path: Path, error: Exception) -> OutputError:
 
 def _method(config: SegmentConfig, volume: Volume, facts: dict[str, Any]) -> Method:
     finest = min(volume.voxel_size)
-    voronoi = config.instances == "voronoi-otsu"
+    seeds = "spots" if config.instances == "voronoi-otsu" else config.seeds or ""
+    if config.instances not in ("voronoi-otsu", "watershed"):
+        seeds = ""
 
     def micrometres(length: Any) -> float:
         return float(length.value * (1.0 if length.in_micrometres else finest))
@@ -136,11 +138,12 @@ def _method(config: SegmentConfig, volume: Volume, facts: dict[str, Any]) -> Met
         foreground_note=note,
         instances=model["representation"] if decoded else config.instances or "",
         decoder=dict(model.get("decoder", {})) if decoded else {},
-        spot_sigma_um=micrometres(config.spot_sigma) if voronoi else None,
+        spot_sigma_um=micrometres(config.spot_sigma) if seeds == "spots" else None,
         outline_sigma_um=None
         if decoded or config.labels_outside
         else micrometres(config.outline_sigma),
-        seeds="spots" if voronoi else "",
+        seeds=seeds,
+        seed_threshold=config.seed_threshold if seeds else None,
         connectivity=config.connectivity if config.instances == "components" else None,
         min_volume=str(config.min_volume or ""),
         max_volume=str(config.max_volume or ""),
