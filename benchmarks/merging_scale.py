@@ -28,7 +28,7 @@ from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.merge import merge_fragments, merge_parts
 from cellseg3d_dist.engine.progress import NoProgress
-from cellseg3d_dist.engine.records import record_path, write_record
+from cellseg3d_dist.engine.records import packed, record_path
 from cellseg3d_dist.engine.runner import Runner
 from cellseg3d_dist.engine.stage import peak_rss
 from cellseg3d_dist.engine.tables import TableWriter
@@ -222,11 +222,13 @@ def make_records(folder: Path, grid: BlockGrid) -> int:
     """Write what every block would have, a record file each; bytes on disk."""
     fragments, n_bytes = Fragments(folder, grid), 0
     for part in objects_by_name(grid):
-        ends = np.cumsum(part.counts)
-        for number, start, stop in zip(part.numbers, ends - part.counts, ends, strict=True):
-            path = record_path(folder / "objects-label", grid.block(int(number)))
-            write_record(path, names=part.names[start:stop], sizes=part.sizes[start:stop])
-            n_bytes += path.stat().st_size
+        plane = record_path(folder / "objects-label", grid.block(int(part.numbers[0]))).parent
+        plane.mkdir(parents=True)
+        ends, ny = np.cumsum(part.counts), grid.n_blocks_per_axis[1]
+        for number, start, stop in zip(part.numbers % ny**2, ends - part.counts, ends, strict=True):
+            data = packed(names=part.names[start:stop], sizes=part.sizes[start:stop])
+            (plane / f"{number // ny}.{number % ny}.rec").write_bytes(data)
+            n_bytes += len(data)
     fragments.set_passes(np.ones(grid.n_blocks, np.uint8))
     return n_bytes
 

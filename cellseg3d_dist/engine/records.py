@@ -54,6 +54,16 @@ def record_path(folder: Path, block: Block) -> Path:
 
 def write_record(path: Path, **arrays: npt.NDArray[Any]) -> str:
     """Write arrays as one file, whole or not at all, and return its digest."""
+    data = packed(**arrays)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with _created(partial) as file:
+        file.write(data)
+    partial.replace(path)
+    return f"{struct.unpack_from('<I', data, 4)[0]:08x}"
+
+
+def packed(**arrays: npt.NDArray[Any]) -> bytes:
+    """The bytes of a record."""
     parts: list[bytes] = []
     for name, array in arrays.items():
         data = np.asarray(array, order="C")
@@ -63,13 +73,7 @@ def write_record(path: Path, **arrays: npt.NDArray[Any]) -> str:
         head = f"{name}|{shape}|{sizes}|{data.dtype.str}".encode()
         parts += [struct.pack("<I", len(head)), head, *frames]
     payload = b"".join(parts)
-    crc = google_crc32c.value(payload)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with _created(partial) as file:
-        file.write(_MAGIC + struct.pack("<I", crc))
-        file.write(payload)
-    partial.replace(path)
-    return f"{crc:08x}"
+    return b"".join((_MAGIC, struct.pack("<I", google_crc32c.value(payload)), payload))
 
 
 def _frames(data: npt.NDArray[Any]) -> list[bytes]:
