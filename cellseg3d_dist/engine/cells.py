@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,8 +87,9 @@ class StoredCells:
         return labels, ids
 
 
-def _united(parts):  # type: ignore[no-untyped-def]
-    found = np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
+def _united(parts: Iterable[Ids]) -> Ids:
+    """Ids of all parts, ascending, each once."""
+    found: Ids = np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
     return found[found > 0]
 
 

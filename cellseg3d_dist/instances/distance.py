@@ -58,7 +58,8 @@ def capped_distance(
     # the axis to walk along comes second
     turned = np.ascontiguousarray(squares.transpose(1, 0, 2))
     squares = _across(turned, z, most).transpose(1, 0, 2)[inner[0]]
-    return np.sqrt(squares).astype(np.float32)
+    depth: npt.NDArray[np.float32] = np.sqrt(squares).astype(np.float32)
+    return depth
 
 
 @numba.njit(cache=True, nogil=True)
