@@ -237,8 +237,9 @@ def test_axes_that_do_not_match_the_array(cli, tmp_path, image):
 
 def test_channel_time_and_level_out_of_range(cli, tmp_path):
     path = image_store(tmp_path / "a", numbers((2, 3, 5, 6, 7)), "tczyx")
-    refuses_image(cli, path, "2 time points; give time, 0 to 1")
     refuses_image(cli, path, "time 2 is not in .* 0 to 1", "--time", "2")
+    refuses_image(cli, path, "time 1:3 is not in .* 0 to 1", "--time", "1:3")
+    refuses_image(cli, path, "time '3:1' must be", "--time", "3:1")
     refuses_image(cli, path, "channel 3 is not in .* 0 to 2", "--time", "0", "--channel", "3")
     refuses_image(cli, path, "channel '-1' must be a whole number", "--channel", "-1")
     refuses_image(cli, path, "no level 4; its levels are 0 to 0", "--time", "0", "--level", "4")

@@ -92,6 +92,10 @@ Seeds = Annotated[
 SeedThreshold = Annotated[
     str | None, option("Seeds by threshold are above it: image units, 0-1 [0.9].", "T")
 ]
+Height = Annotated[
+    str | None,
+    option("Of peaks that are seeds: image units, 0-1 [0.1] for a network, um [1 voxel].", "H"),
+]
 MinSeedVoxels = Annotated[str | None, option("Drop smaller seeds [1].", "N")]
 MinVolume = Annotated[str | None, option("Drop smaller cells: 200um3, or voxels.", "VOLUME")]
 MaxVolume = Annotated[str | None, option("Drop larger cells: 5000um3, or voxels.", "VOLUME")]
@@ -109,6 +113,9 @@ VoxelSize = Annotated[
 ]
 Channel = Annotated[str | None, option("Channel, counted from 0 [0].", "N")]
 Time = Annotated[str | None, option("Time point, needed where there are several.", "N")]
+Times = Annotated[
+    str | None, option("Time points: one such as 3, several such as 0:5, or all [all].", "N")
+]
 Level = Annotated[str | None, option("Pyramid level, 0 is full size [0].", "N")]
 RegionBox = Annotated[
     str | None, option("Part of the image to take as the whole, voxels.", "Z0:Z1,Y0:Y1,X0:X1")

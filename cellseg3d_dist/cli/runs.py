@@ -24,6 +24,7 @@ from cellseg3d_dist.cli.options import (
     Executor,
     Flips,
     FloodHalo,
+    Height,
     Image,
     Instances,
     KeepWork,
@@ -48,7 +49,7 @@ from cellseg3d_dist.cli.options import (
     SpotSigma,
     Threads,
     Threshold,
-    Time,
+    Times,
     VoxelSize,
     Workers,
     option,
@@ -86,6 +87,7 @@ def segment(
     outline_sigma: OutlineSigma = None,
     decoder: Decoder = None,
     seeds: Seeds = None,
+    h: Height = None,
     seed_threshold: SeedThreshold = None,
     min_seed_voxels: MinSeedVoxels = None,
     connectivity: Connectivity = None,
@@ -94,7 +96,7 @@ def segment(
     clean_up: CleanUp = None,
     voxel_size: VoxelSize = None,
     channel: Channel = None,
-    time: Time = None,
+    time: Times = None,
     level: Level = None,
     region: RegionBox = None,
     mask: Annotated[
@@ -172,6 +174,7 @@ def relabel(
     outline_sigma: OutlineSigma = None,
     decoder: Decoder = None,
     seeds: Seeds = None,
+    h: Height = None,
     seed_threshold: SeedThreshold = None,
     min_seed_voxels: MinSeedVoxels = None,
     connectivity: Connectivity = None,
@@ -226,11 +229,12 @@ def plan(
     spot_sigma: SpotSigma = None,
     outline_sigma: OutlineSigma = None,
     seeds: Seeds = None,
+    h: Height = None,
     seed_threshold: SeedThreshold = None,
     clean_up: CleanUp = None,
     voxel_size: VoxelSize = None,
     channel: Channel = None,
-    time: Time = None,
+    time: Times = None,
     level: Level = None,
     region: RegionBox = None,
     device: Device = None,
@@ -254,10 +258,17 @@ def report(out: Out) -> None:
     """Write report.html of a finished run again."""
     from cellseg3d_dist.config import make_config, read_yaml
     from cellseg3d_dist.engine.folder import RunFolder
+    from cellseg3d_dist.engine.series import Series, describe_parts
     from cellseg3d_dist.report.run import rewrite_report
+    from cellseg3d_dist.report.series import write_series_report
 
     folder = RunFolder(out)
     folder.status()
+    series = Series.of(out)
+    if series is not None:
+        image = read_yaml(folder.config).get("image", "")
+        typer.echo(write_series_report(out, str(image), describe_parts(series)))
+        return
     typer.echo(rewrite_report(out, make_config(read_yaml(folder.config), str(folder.config))))
 
 

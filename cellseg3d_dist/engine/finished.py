@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.journal import read_journal
 from cellseg3d_dist.engine.records import digest, file_digest
 from cellseg3d_dist.engine.runner import Runner
 from cellseg3d_dist.engine.stage import BlockRecord
+from cellseg3d_dist.engine.stages.candidates import CandidateFiles
 from cellseg3d_dist.errors import VolumeError
 from cellseg3d_dist.grid import Block, BlockGrid, Selection, Triple
 from cellseg3d_dist.volumes import Volume, open_volume
@@ -18,17 +21,28 @@ _BATCH = 256
 
 
 @dataclass(frozen=True)
-class CompareLabels:
-    """Reads blocks of a level of the labels and compares them with their checksums."""
+class CompareStored:
+    """Reads blocks of what was written and compares them with their checksums.
 
-    labels: Volume
+    Attributes
+    ----------
+    n_channels : int or None
+        Of an image with a channel axis.
+    """
+
+    volume: Volume
     digests: dict[int, str]
-    name: str = "verify labels"
+    n_channels: int | None = None
+    name: str = "verify"
 
     def run(self, block: Block) -> BlockRecord:
         """Compare one block."""
-        found = digest(self.labels.read(block.write_region))
-        return {"same": found == self.digests[block.number]}
+        read, region = self.volume.read, block.write_region
+        if self.n_channels is None:
+            found = read(region)
+        else:
+            found = np.stack([read(region, channel) for channel in range(self.n_channels)])
+        return {"same": digest(found) == self.digests[block.number]}
 
     def decides(self) -> BlockRecord:
         """Nothing: a comparison is not a result."""
@@ -40,7 +54,7 @@ class CompareLabels:
 
 
 def output_intact(folder: RunFolder, block_shape: Triple, runner: Runner) -> bool:
-    """Whether cells and all levels of the labels are there unchanged.
+    """Whether cells, all levels of the labels and the prediction are there unchanged.
 
     Raises
     ------
@@ -56,9 +70,27 @@ def output_intact(folder: RunFolder, block_shape: Triple, runner: Runner) -> boo
             labels = open_volume(folder.labels, level=level)
         except VolumeError:
             return False
-        if not _same(labels, BlockGrid(labels.shape, block_shape), digests, runner):
+        grid = BlockGrid(labels.shape, block_shape)
+        if not _same(CompareStored(labels, digests), grid, runner):
             return False
-    return True
+    return _prediction_intact(folder, block_shape, runner)
+
+
+def _prediction_intact(folder: RunFolder, block_shape: Triple, runner: Runner) -> bool:
+    _, records = read_journal(folder.journal("predict"))
+    if not records:
+        return True
+    try:
+        volume = open_volume(folder.prediction)
+    except VolumeError:
+        return False
+    digests = {record["block"]: record["digest"] for record in records if record["digest"]}
+    grid = BlockGrid(volume.shape, block_shape)
+    peaks = CandidateFiles(folder.peaks, grid)
+    sparse = [(record["block"], record["peaks"]) for record in records if record["peaks"]]
+    if not all(peaks.intact(grid.block(number), wanted) for number, wanted in sparse):
+        return False
+    return _same(CompareStored(volume, digests, len(volume.channels)), grid, runner)
 
 
 def label_journals(folder: RunFolder) -> list[str]:
@@ -67,13 +99,13 @@ def label_journals(folder: RunFolder) -> list[str]:
     return ["relabel", *sorted(found, key=lambda name: int(name.removeprefix("pyramid-")))]
 
 
-def _same(labels: Volume, grid: BlockGrid, digests: dict[int, str], runner: Runner) -> bool:
-    blocks = Selection.all(grid).only(digests)
+def _same(whole: CompareStored, grid: BlockGrid, runner: Runner) -> bool:
+    blocks = Selection.all(grid).only(whole.digests)
     same = 0
     runner.progress.start("verify", len(blocks), 0)
     for i in range(0, len(blocks), _BATCH):
         part = blocks.slice(i, i + _BATCH)
-        stage = CompareLabels(labels, {n: digests[n] for n in part.numbers.tolist()})
+        stage = replace(whole, digests={n: whole.digests[n] for n in part.numbers.tolist()})
         for outcome in runner.executor.run(stage, part):
             runner.progress.advance(outcome.block.write_region.size)
             same += outcome.record is not None and outcome.record["same"]
