@@ -67,6 +67,7 @@ class Fragments:
 
     def set_passes(self, passes: npt.NDArray[np.uint8]) -> None:
         """Say which pass holds each block: 0 none, else 1 + its index in ``PASSES``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "passes.partial.npy"
         np.save(partial, passes)
         partial.replace(self.folder / "passes.npy")
