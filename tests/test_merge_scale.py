@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from segmenting import run, store
 
 from cellseg3d_dist.engine import merge as engine_merge
 from cellseg3d_dist.engine import merge_groups
@@ -21,6 +22,7 @@ from cellseg3d_dist.engine.runner import Runner
 from cellseg3d_dist.engine.tables import TableWriter, table
 from cellseg3d_dist.errors import EnvironmentFailedError
 from cellseg3d_dist.grid import BlockGrid, Selection
+from cellseg3d_dist.instances.filters import gaussian
 from cellseg3d_dist.merging.names import edges_by_name, owners_of
 from cellseg3d_dist.merging.union_find import NO_CELL, Forest, Limits, in_order, merge
 
@@ -33,6 +35,7 @@ class Case:
     def __init__(self, path, seed, shape, block_shape, lost=0.1):
         self.rng = rng = np.random.default_rng(seed)
         self.folder = RunFolder(path)
+        self.folder.work.mkdir()
         self.grid = BlockGrid(shape, block_shape)
         self.fragments = Fragments(self.folder.work, self.grid)
         self.names, self.sizes = {}, {}
@@ -255,6 +258,33 @@ def test_a_table_written_in_parts_is_one_array_or_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         cut_short()
     assert not (tmp_path / "v.npy").exists()
+
+
+@pytest.mark.parametrize("instances", ["voronoi-otsu", "components"])
+def test_a_run_whose_merge_is_on_the_workers_writes_the_same_labels(
+    tmp_path, monkeypatch, instances
+):
+    rng = np.random.default_rng(8)
+    image = (
+        255 * (gaussian(rng.random((30, 28, 26)).astype(np.float32), (2.0,) * 3) > 0.5)
+    ).astype(np.uint8)
+    path = store(tmp_path / "image", image)
+    how = {"instances": instances, "block_shape": (16, 16, 16), "spot_sigma": 1, "min_volume": 20,
+           "outline_sigma": 0, "threshold": 100}  # fmt: skip
+    expected = run(path, tmp_path / "here", **how)
+    monkeypatch.setattr(engine_merge, "MOST_BLOCKS", 2)
+    monkeypatch.setattr(engine_merge, "GROUP_FRAGMENTS", 8)
+    found = run(path, tmp_path / "groups", **how)
+    found.assert_same(expected)
+    assert found.facts["merge"] == expected.facts["merge"]
+    stages = {
+        stage["stage"]: stage["blocks"]
+        for stage in RunFolder(tmp_path / "groups").status()["stages"]
+    }
+    assert stages["merge-inside"] > 1
+    assert "merge-inside" not in {
+        s["stage"] for s in RunFolder(tmp_path / "here").status()["stages"]
+    }
 
 
 READS_ONE_BLOCK = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cellseg3d_dist.engine.records import (
     write_record,
 )
 from cellseg3d_dist.engine.stage import BlockRecord
+from cellseg3d_dist.engine.tables import table
 from cellseg3d_dist.grid import Block
 from cellseg3d_dist.measuring.partial import PartialCells, measure_fragments
 from cellseg3d_dist.volumes import StoredArray
@@ -86,7 +86,8 @@ class Relabel:
         }
 
     def _final(self, block: Block) -> npt.NDArray[np.unsignedinteger]:
-        final, offsets = _lookup(str(self.lookup), self.lookup_digest)
+        # mapped: of tables of the whole volume only this block's part is read
+        final, offsets = table(self.lookup, "final"), table(self.lookup, "offsets")
         return np.array(final[offsets[block.number] : offsets[block.number + 1]])
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
@@ -100,16 +101,6 @@ class Relabel:
     def cells(self, block: Block) -> PartialCells:
         """A finished block's partial statistics."""
         return PartialCells.from_arrays(read_record(record_path(self.folder / "cells", block)))
-
-
-@functools.lru_cache(maxsize=2)
-def _lookup(
-    folder: str, digest: str
-) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
-    return (
-        np.load(Path(folder) / "final.npy", mmap_mode="r"),
-        np.load(Path(folder) / "offsets.npy", mmap_mode="r"),
-    )
 
 
 def _looked_up(
