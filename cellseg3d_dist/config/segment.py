@@ -76,6 +76,11 @@ class SegmentConfig(BaseModel):
     )
     seed_threshold: float | None = option("a number in the image's units, 0 to 1 for a network")
     min_seed_voxels: int | None = option("a whole number of at least 1", ge=1)
+    h: float | None = option(
+        "a height above 0, in the image's units (0 to 1 for a network), or micrometres of distance",
+        gt=0,
+        allow_inf_nan=False,
+    )
     connectivity: Connectivity = option("6, 18 or 26", 6)
     min_volume: VolumeText = option(A_VOLUME)
     max_volume: VolumeText = option(A_VOLUME)

@@ -223,6 +223,14 @@ def flow_decoding(grid: BlockGrid, first: Triple, farthest: Triple) -> list[Bloc
     return [*stages, BlockMemory("label", WORKER_BYTES + 30 * write, grid.block_shape, (0, 0, 0))]
 
 
+def peaks(stage: str, grid: BlockGrid, halo: Triple, itemsize: int) -> BlockMemory:
+    """Peaks by height: filters or distances on R, then levels, states and parts of W."""
+    read, write = _voxels(grid, halo), _voxels(grid, (0, 0, 0))
+    image = read * (itemsize + (itemsize > 2))
+    n_bytes = WORKER_BYTES + max(image + 34 * read, 40 * write)
+    return BlockMemory(stage, n_bytes, largest_region(grid, halo), halo)
+
+
 def relabelling(grid: BlockGrid, itemsize: int, n_channels: int) -> BlockMemory:
     """Relabel: fragments, labels, their encoded form, and every channel of W."""
     write = _voxels(grid, (0, 0, 0))

@@ -18,9 +18,12 @@ from cellseg3d_dist.engine.memory import BlockMemory
 from cellseg3d_dist.engine.method import Method
 from cellseg3d_dist.engine.predicted_cost import predicted_costs
 from cellseg3d_dist.engine.prepared import seen_volume, with_preprocessing
+from cellseg3d_dist.engine.seed_options import PEAKS
+from cellseg3d_dist.engine.stages.hmaxima import distance_cap
 from cellseg3d_dist.engine.stages.seeds import SeededRepresentation
 from cellseg3d_dist.errors import ConfigError, EnvironmentFailedError, MemoryLimitError
 from cellseg3d_dist.grid import BlockGrid, Region, Triple, ceil_div
+from cellseg3d_dist.instances.distance import distance_halo
 from cellseg3d_dist.instances.filters import Sigma, kernel_radius
 from cellseg3d_dist.instances.voronoi import VoronoiSpec
 from cellseg3d_dist.representations.following import FlowParameters, reach
@@ -312,7 +315,15 @@ def _finding(
     if config.instances == "watershed":
         spots = config.seeds == "spots"
         filters = spec.filter_halo if spots else radius
-        if not spots:
+        if config.seeds == "distance":
+            cap = distance_cap(config.spot_sigma, volume.voxel_size)
+            reach = distance_halo(cap, volume.voxel_size)
+            a, b, c = (one + other for one, other in zip(filters, reach, strict=True))
+            filters = (a, b, c)
+        if config.seeds in PEAKS:
+            stages.append(memory.peaks("peaks", grid, filters, itemsize))
+            stages.append(memory.peaks("seeds", grid, filters, itemsize))
+        elif not spots:
             stages.append(memory.components("seeds", grid, radius, itemsize))
         stages.append(memory.watershed("label", grid, flood_halo, filters, itemsize, spots))
         again = memory.watershed("redo", grid, (z, y, x), filters, itemsize, spots)

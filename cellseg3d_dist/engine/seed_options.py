@@ -10,9 +10,11 @@ from cellseg3d_dist.errors import ConfigError
 #: Foreground of a network that is surely inside a cell (CellSeg3D's).
 SEED_THRESHOLD = 0.9
 #: Options of a watershed alone.
-KEYS = ("seeds", "seed_threshold", "min_seed_voxels")
-#: Ways to find seeds that may be asked for.
-KNOWN = ("spots", "threshold")
+KEYS = ("seeds", "seed_threshold", "min_seed_voxels", "h")
+#: Seeds that are peaks by height.
+PEAKS = ("hmaxima", "distance")
+#: Height of a peak of a network's foreground.
+HEIGHT = 0.1
 
 
 def seed_defaults(config: SegmentConfig, *, predicted: bool) -> dict[str, Any]:
@@ -38,8 +40,13 @@ def seed_defaults(config: SegmentConfig, *, predicted: bool) -> dict[str, Any]:
             )
         return {}
     seeds = config.seeds or ("threshold" if predicted else "spots")
-    if seeds not in KNOWN:
-        raise ConfigError(f"seeds {seeds!r} cannot be made yet. Use {' or '.join(KNOWN)}.")
+    if seeds not in PEAKS and config.h is not None and config.earlier_run is None:
+        raise ConfigError(
+            f"h is the height of peaks, not for seeds {seeds!r}. Add --seeds hmaxima or "
+            f"distance, or leave it out."
+        )
+    if seeds in PEAKS:
+        return _peak_defaults(config, seeds, predicted)
     if seeds == "spots":
         _only_for_thresholds(config, seeds)
         return {"seeds": seeds}
@@ -58,6 +65,18 @@ def seed_defaults(config: SegmentConfig, *, predicted: bool) -> dict[str, Any]:
         # a smoothed probability is seldom as sure as 0.9
         filled |= {"seed_threshold": SEED_THRESHOLD, "outline_sigma": "0um"}
     return filled
+
+
+def _peak_defaults(config: SegmentConfig, seeds: str, predicted: bool) -> dict[str, Any]:
+    _only_for_thresholds(config, seeds)
+    if seeds == "distance":
+        return {"seeds": seeds}
+    if config.h is None and not predicted:
+        raise ConfigError(
+            "seeds 'hmaxima' of an image need h, the height of a peak in the image's units. Give "
+            "--h, or --seeds spots."
+        )
+    return {"seeds": seeds} | ({"h": HEIGHT} if predicted else {})
 
 
 def _only_for_thresholds(config: SegmentConfig, seeds: str) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cellseg3d_dist.config.values import Length
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.inputs import ImageInput
 from cellseg3d_dist.engine.records import read_record, record_digest, record_path, write_record
@@ -126,6 +127,17 @@ class DistanceLandscape:
     def decides(self) -> BlockRecord:
         """Cap and threshold."""
         return {"cap": self.cap, **self.outlined.decides()}
+
+
+def distance_cap(spot_sigma: Length, voxel_size: tuple[float, float, float]) -> float:
+    """Depth in micrometres beyond which all is one peak: far more than a cell's.
+
+    Four times the spots' sigma, as far as their filter reaches, and at least eight voxels of
+    the finest axis.
+    """
+    finest = min(voxel_size)
+    sigma = spot_sigma.value * (1.0 if spot_sigma.in_micrometres else finest)
+    return max(4 * sigma, 8 * finest)
 
 
 @dataclass(frozen=True)
