@@ -126,9 +126,11 @@ def _seeds(data: ReportData) -> str:
     after = f" after {spots}" if spots else ""
     if method.seeds == "threshold" and method.seed_threshold is not None:
         return f"the components above {text.number(method.seed_threshold)}"
-    if method.seeds == "hmaxima":
+    if method.seeds in ("hmaxima", "distance"):
         height = "" if method.seed_threshold is None else f" of height {method.seed_threshold:g}"
-        return f"the h-maxima{height}{after}"
+        if method.seeds == "hmaxima":
+            return f"the h-maxima{height}{after}"
+        return f"the h-maxima{height} µm of the distance to the background, taken as landscape"
     return f"the local maxima{after}"
 
 

@@ -143,7 +143,7 @@ def _method(config: SegmentConfig, volume: Volume, facts: dict[str, Any]) -> Met
         if decoded or config.labels_outside
         else micrometres(config.outline_sigma),
         seeds=seeds,
-        seed_threshold=config.seed_threshold if seeds else None,
+        seed_threshold=facts.get("seeds", {}).get("h", config.seed_threshold) if seeds else None,
         connectivity=config.connectivity if config.instances == "components" else None,
         min_volume=str(config.min_volume or ""),
         max_volume=str(config.max_volume or ""),
