@@ -191,6 +191,11 @@ def labellers(
     method: Method, samples: Sequence[Sample], progress: Progress
 ) -> list[Thresholded] | list[Decoded]:
     """What finds the instances of each image; a network predicts each once, here."""
+    if method.config.instances == "watershed":
+        raise ConfigError(
+            "instances 'watershed' cannot be tuned. Use voronoi-otsu or components, or decode "
+            "with the decoder's watershed=1."
+        )
     if method.network is None:
         return [Thresholded(s.read(), s.voxel_size, method.config, 1.0) for s in samples]
     progress.start("predict", len(samples), 0)
