@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from segmenting import store
 
 from cellseg3d_dist.config import make_config
 from cellseg3d_dist.engine.clean_up import clean_up
@@ -47,10 +48,11 @@ def named(labels):
 
 def clean_up_in_blocks(
     folder, labels, names, steps, block_shape, *, image=None, mask=None, voxel_size=(1.0, 1.0, 1.0),
-    executor=None,
+    executor=None, stored=False,
 ):  # fmt: skip
     """Clean up labels that are cut into blocks, as a run does; again in one folder resumes."""
     image = np.zeros(labels.shape, np.uint8) if image is None else image
+    values = image if mask is None else image[mask]
     config = make_config(
         {
             "image": "<memory>", "voxel_size": voxel_size, "block_shape": block_shape,
@@ -58,11 +60,13 @@ def clean_up_in_blocks(
         }
     )  # fmt: skip
     method = resolve_method(config)
+    if stored:
+        image = store(folder.with_suffix(".zarr"), image, voxel_size)
     volume = open_volume(image, voxel_size=voxel_size)
     inside = None
     if mask is not None:
-        stored = open_volume(mask.astype(np.uint8), voxel_size=voxel_size)
-        inside = MaskInput.fitting(stored, labels.shape, (0, 0, 0))
+        there = open_volume(mask.astype(np.uint8), voxel_size=voxel_size)
+        inside = MaskInput.fitting(there, labels.shape, (0, 0, 0))
     run_folder = RunFolder(folder)
     resumed = folder.exists()
     folder.mkdir(exist_ok=True)
@@ -72,10 +76,7 @@ def clean_up_in_blocks(
         config, make_plan(method, volume), ImageInput(volume, inside), None, run_folder, runner,
         method,
     )  # fmt: skip
-    finite = np.where(np.isfinite(image), image, 0).astype(float)
-    if mask is not None:
-        finite = finite[mask]
-    job.facts["survey"] = {"minimum": finite.min(initial=0), "maximum": finite.max(initial=0)}
+    job.facts["survey"] = {"minimum": values.min(initial=0), "maximum": values.max(initial=0)}
     fragments, labelled = _stored(run_folder.work, job.grid, labels, names)
     merged = merge_fragments(fragments, labelled, None, run_folder.work / "merge", None, None)
     cells = clean_up(job, fragments, labelled, merged)

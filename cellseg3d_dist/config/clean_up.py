@@ -48,7 +48,9 @@ class Step(BaseModel):
         values = []
         for key, field in type(self).model_fields.items():
             value = getattr(self, key)
-            values.append("" if value is None or value == field.default else str(value))
+            # 900 and not 900.0
+            text = repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+            values.append("" if value is None or value == field.default else text)
         text = ":".join(values).rstrip(":")
         return f"{self.name}={text}" if text else self.name
 
