@@ -34,7 +34,8 @@ from cellseg3d_dist.engine.cells import StoredCells
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.inputs import ImageInput
 from cellseg3d_dist.engine.job import Job
-from cellseg3d_dist.engine.merge import MergeResult, dense_edges, merge_fragments
+from cellseg3d_dist.engine.merge import merge_fragments
+from cellseg3d_dist.engine.merge_result import MergeResult
 from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.stages import clean_up as stages
 from cellseg3d_dist.engine.stages.clean_up import Records
@@ -50,6 +51,7 @@ from cellseg3d_dist.instances.clean_up.filtering import (
 from cellseg3d_dist.instances.clean_up.holes import united
 from cellseg3d_dist.instances.clean_up.touching import Borders, quantising_scale, united_cells
 from cellseg3d_dist.instances.components import components
+from cellseg3d_dist.merging.contacts import unite_by_contact
 from cellseg3d_dist.merging.union_find import Forest, Limits, label_dtype, roots
 
 Numbers = npt.NDArray[np.int64]
@@ -197,8 +199,8 @@ def _fillers(
         owners.append(records.read(block)["owners"])
     offsets, known = np.cumsum(counts), np.zeros(blocks.grid.n_blocks, np.bool_)
     known[blocks.numbers] = True
-    for touching in contacts_in_parts(contacts, blocks):
-        forest.unite(dense_edges(touching, offsets, known))
+    for found in contacts_in_parts(contacts, blocks):
+        unite_by_contact(forest.parent, found.blocks, found.neighbours, found.pairs, offsets, known)
     n = forest.n_fragments
     groups = roots(forest.parent).astype(np.int64)
     owner = united(groups + 1, np.concatenate(owners), n)

@@ -20,7 +20,7 @@ from cellseg3d_dist.engine.block_records import (
 )
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.merge_groups import merge_in_groups
-from cellseg3d_dist.engine.merge_result import MergeResult as MergeResult
+from cellseg3d_dist.engine.merge_result import MergeResult
 from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.runner import Runner
 from cellseg3d_dist.engine.tables import TableWriter, save_table
@@ -131,17 +131,6 @@ def merge_parts(
                 forest.parent, part.blocks, part.neighbours, part.pairs, offsets, known
             )
     return _write(forest, offsets, folder)
-
-
-def dense_edges(
-    touching: Touching, offsets: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
-    """Pairs as dense ids, without those of blocks that are not ``known``."""
-    there = known[touching.neighbours] & known[touching.blocks]
-    pairs = touching.pairs[there].astype(np.int64) - 1
-    pairs[:, 0] += offsets[touching.blocks[there]]
-    pairs[:, 1] += offsets[touching.neighbours[there]]
-    return pairs
 
 
 def _write(forest: Forest, offsets: npt.NDArray[np.int64], folder: Path) -> MergeResult:

@@ -20,7 +20,8 @@ from cellseg3d_dist.engine.clean_up import clean_up
 from cellseg3d_dist.engine.earlier import with_fragments
 from cellseg3d_dist.engine.fragments import Fragments
 from cellseg3d_dist.engine.job import Job
-from cellseg3d_dist.engine.merge import MergeResult, merge_fragments
+from cellseg3d_dist.engine.merge import merge_fragments
+from cellseg3d_dist.engine.merge_result import MergeResult
 from cellseg3d_dist.engine.overlap import label_by_overlap
 from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.stages.pyramid import Pyramid
