@@ -11,6 +11,7 @@ import pytest
 import scipy.ndimage as ndi
 from segmenting import labels_of, store
 
+import cellseg3d_dist
 from cellseg3d_dist import segmentation
 from cellseg3d_dist.config import make_config, values
 from cellseg3d_dist.engine import executors
@@ -449,3 +450,22 @@ def test_stardist_refuses_unknown_models_and_missing_gpus(stardist):
 
 def test_labeller_errors_are_of_blocks():
     assert LabellerError.exit_code == BlocksFailedError.exit_code
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel counts no peaks")
+def test_labelling_needs_no_more_memory_than_projected(tmp_path, own):
+    from test_memory import finished, measured
+
+    # a mask of 1 byte and labels of 4, and what comes with them
+    own.write_text(OWN + "\nlabel.bytes_per_voxel = 12\n")
+    options = {"instances": f"{own}:label", "overlap_halo": 10}
+    path, stages, projected = finished(tmp_path, 56, np.uint16, options)
+    assert stages == ["survey", "label", "overlaps", "relabel", "pyramid-1"]
+    found = measured(path, "label", "overlaps")
+    assert found["label"] <= projected["label"], projected
+    assert found["overlaps"] <= projected["overlaps"], projected
+
+
+def test_lazy_labels_are_of_two_methods(own):
+    with pytest.raises(ConfigError, match=r"united by cellseg3d_dist\.merge"):
+        cellseg3d_dist.label(np.zeros((4, 4, 4)), f"{own}:label")

@@ -41,7 +41,7 @@ from cellseg3d_dist.arrays.fragments import (
 from cellseg3d_dist.arrays.settling import settle
 from cellseg3d_dist.arrays.sources import Cut, Image, Key, Source, lazy_array, source_of
 from cellseg3d_dist.config import CellVolume, SegmentConfig, make_config
-from cellseg3d_dist.errors import VolumeError
+from cellseg3d_dist.errors import ConfigError, VolumeError
 from cellseg3d_dist.grid import Triple
 from cellseg3d_dist.instances.components import REACH
 from cellseg3d_dist.instances.filters import Sigma, kernel_radius
@@ -132,6 +132,11 @@ def label(
         "max_volume": max_volume,
     }
     config = make_config({"image": "<array>", **given})
+    if config.instances not in ("voronoi-otsu", "components"):
+        raise ConfigError(
+            f"instances {instances!r} is not among the lazy ones, voronoi-otsu and components. "
+            f"Labels of blocks by anything else are united by cellseg3d_dist.merge."
+        )
     outline = widths_of("outline_sigma", outline_sigma, source.voxel_size)
     limits = _volume_limits(config, source)
     if config.instances == "components":

@@ -191,10 +191,10 @@ def labellers(
     method: Method, samples: Sequence[Sample], progress: Progress
 ) -> list[Thresholded] | list[Decoded]:
     """What finds the instances of each image; a network predicts each once, here."""
-    if method.config.instances == "watershed":
+    if method.config.instances == "watershed" or method.labeller is not None:
         raise ConfigError(
-            "instances 'watershed' cannot be tuned. Use voronoi-otsu or components, or decode "
-            "with the decoder's watershed=1."
+            f"instances {method.config.instances!r} cannot be tuned. Use voronoi-otsu or "
+            f"components, or decode with the decoder's watershed=1."
         )
     if method.network is None:
         return [Thresholded(s.read(), s.voxel_size, method.config, 1.0) for s in samples]
