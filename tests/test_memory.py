@@ -29,6 +29,19 @@ METHODS = {
     "voronoi": {"spot_sigma": "1", "outline_sigma": "0.65"},
     "exchange": {"spot_sigma": "2", "outline_sigma": "0.65", "flood_halo": 1},
     "components": {"instances": "components", "outline_sigma": "0.65"},
+    "watershed": {
+        "instances": "watershed",
+        "spot_sigma": "2",
+        "outline_sigma": "0.65",
+        "flood_halo": 1,
+    },
+    "watershed from components": {
+        "instances": "watershed",
+        "seeds": "threshold",
+        "seed_threshold": 120,
+        "threshold": 40,
+        "outline_sigma": "0.65",
+    },
 }
 
 

@@ -26,6 +26,8 @@ VOXELS_PER_CANDIDATE = 64
 PAIRS_PER_CANDIDATE = 8
 #: Voxels along an axis that are counted at a time for the equalisation's tiles.
 PIECE = 128
+#: Of a voxel of W while a watershed's front is exchanged: labels, keys, landscape and words.
+EXCHANGED = 58
 #: What torch and the network's code add to a worker.
 TORCH_BYTES = 420 * 2**20
 
@@ -131,7 +133,7 @@ def watershed(
     read, flood, write = (_voxels(grid, h) for h in ((z, y, x), flood_halo, (0, 0, 0)))
     image = read * (itemsize + (itemsize > 2))
     filtering = image + 8 * read + 10 * flood
-    n_bytes = max(filtering, (image if spots else 0) + _flooding(flood), 34 * write)
+    n_bytes = max(filtering, (image if spots else 0) + _flooding(flood), EXCHANGED * write)
     return BlockMemory(stage, WORKER_BYTES + n_bytes, largest_region(grid, (z, y, x)), (z, y, x))
 
 
@@ -184,7 +186,7 @@ def decoding(
     flood, write = _voxels(grid, flood_halo), _voxels(grid, (0, 0, 0))
     own = flood * (2 * channels + 18) + 14 * write
     if watershed:
-        own = flood * (2 * channels + 5) + _flooding(flood) + 14 * write
+        own = flood * (2 * channels + 5) + max(_flooding(flood), EXCHANGED * write)
     n_bytes = WORKER_BYTES + own
     return BlockMemory(stage, n_bytes, largest_region(grid, flood_halo), flood_halo)
 
