@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import maximum_filter
 
 from cellseg3d_dist.config.clean_up import (
     Artifacts,
@@ -40,7 +41,7 @@ from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.stages import clean_up as stages
 from cellseg3d_dist.engine.stages.clean_up import Records
 from cellseg3d_dist.engine.tables import TableWriter, save_table, table
-from cellseg3d_dist.grid import Selection
+from cellseg3d_dist.grid import Selection, Triple, ceil_div
 from cellseg3d_dist.instances.clean_up.chain import STORED_ONE, reshaping
 from cellseg3d_dist.instances.clean_up.filtering import (
     faces_across,
@@ -134,14 +135,21 @@ def _after(step: Step, cells: Cells, at: _At) -> Cells:
 @_after.register(Smooth)
 def _reshaped(step: Closing | Smooth, cells: Cells, at: _At) -> Cells:
     job, halo = at.job, reshaping(step, at.job.image.volume.voxel_size).halo
-    touched = {
-        block.number
-        for one in cells.blocks
-        for block in job.grid.overlapping(one.write_region.expand(halo, job.grid.shape))
-    }
-    selection = Selection.all(job.grid).only(touched).without(list(job.runner.failed))
+    selection = _reached(cells.blocks, halo).without(list(job.runner.failed))
     stage = stages.Reshape(cells.stored, at.stage(step.name), at.fragments, job.image, step)
     return _renamed(cells, at, selection.only(_done(job, stage, selection)))
+
+
+def _reached(blocks: Selection, halo: Triple) -> Selection:
+    """Blocks with a voxel within a halo of some blocks."""
+    grid = blocks.grid
+    there = np.zeros(grid.n_blocks, np.bool_)
+    there[blocks.numbers] = True
+    sides = [2 * ceil_div(h, b) + 1 for h, b in zip(halo, grid.block_shape, strict=True)]
+    near = there.reshape(grid.n_blocks_per_axis)
+    if near.size:
+        near = maximum_filter(near, sides, mode="constant")
+    return Selection(grid, np.flatnonzero(near))
 
 
 @_after.register

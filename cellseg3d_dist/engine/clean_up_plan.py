@@ -80,6 +80,12 @@ def _check_source(step: MergeTouching, config: SegmentConfig) -> None:
         )
 
 
+def clean_up_disk(config: SegmentConfig, voxels: int) -> int:
+    """Bytes of the fragments that steps leave until the run is complete, as they compress."""
+    copies = {Closing: 1, Smooth: 1, FillHoles: 2, Split: 1}
+    return sum(copies.get(type(step), 0) for step in config.clean_up or ()) * (4 * voxels // 3)
+
+
 def clean_up_memory(config: SegmentConfig, volume: Volume, grid: BlockGrid) -> list[BlockMemory]:
     """Projected memory of the stages of a clean-up, the largest of each kind."""
     write = Region.whole(largest_region(grid, (0, 0, 0))).size

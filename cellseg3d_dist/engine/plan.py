@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from cellseg3d_dist.config import SegmentConfig
 from cellseg3d_dist.engine import memory
-from cellseg3d_dist.engine.clean_up_plan import clean_up_memory
+from cellseg3d_dist.engine.clean_up_plan import clean_up_disk, clean_up_memory
 from cellseg3d_dist.engine.clusters import Resources, default_memory_limit, default_workers
 from cellseg3d_dist.engine.labeller_cost import check_overlap_halo, labelling_memory, overlap_halo
 from cellseg3d_dist.engine.memory import BlockMemory
@@ -245,7 +245,7 @@ def _plan_for(
         stages.append(memory.scoring(grid))
     voxels = volume.shape[0] * volume.shape[1] * volume.shape[2]
     # fragments and labels compress at least fivefold in practice; a raw copy is not made
-    disk = 2 * 4 * voxels // 3 + 50_000_000
+    disk = 2 * 4 * voxels // 3 + 50_000_000 + clean_up_disk(config, voxels)
     if volume.kind != "zarr":
         disk += voxels * itemsize * len(volume.channels)
     hours = voxels / (MVOXELS_PER_CORE_SECOND * 1e6 * workers) / 3600
