@@ -8,7 +8,7 @@ dwarf a bare worker.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cellseg3d_dist.grid import BlockGrid, Region, Triple
 from cellseg3d_dist.representations.representation import Size
@@ -231,6 +231,13 @@ def peaks(stage: str, grid: BlockGrid, halo: Triple, itemsize: int) -> BlockMemo
     image = read * (itemsize + (itemsize > 2))
     n_bytes = WORKER_BYTES + max(image + 34 * read, 40 * write)
     return BlockMemory(stage, n_bytes, largest_region(grid, halo), halo)
+
+
+def with_depth(stage: BlockMemory, itemsize: int) -> BlockMemory:
+    """A flood whose landscape is depth, which is found on all of R first."""
+    read = Region.whole(stage.read_region).size
+    depth = WORKER_BYTES + read * (itemsize + (itemsize > 2) + 34)
+    return replace(stage, n_bytes=max(stage.n_bytes, depth))
 
 
 def relabelling(grid: BlockGrid, itemsize: int, n_channels: int) -> BlockMemory:

@@ -327,6 +327,9 @@ def _finding(
             stages.append(memory.components("seeds", grid, radius, itemsize))
         stages.append(memory.watershed("label", grid, flood_halo, filters, itemsize, spots))
         again = memory.watershed("redo", grid, (z, y, x), filters, itemsize, spots)
+        if config.seeds == "distance":
+            stages[-1] = memory.with_depth(stages[-1], itemsize)
+            again = memory.with_depth(again, itemsize)
     else:
         stages.append(memory.voronoi("label", grid, flood_halo, spec.filter_halo, itemsize))
         again = memory.voronoi("redo", grid, (z, y, x), spec.filter_halo, itemsize)

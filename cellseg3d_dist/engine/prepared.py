@@ -128,7 +128,7 @@ def with_preprocessing(
     if not steps:
         return list(stages)
     network = config.model != "intensity"
-    reading = {"predict"} if network else {"threshold", "label", "redo"}
+    reading = {"predict"} if network else {"threshold", "peaks", "seeds", "label", "redo"}
     halo, itemsize, out = halo_of(steps), volume.dtype.itemsize, []
     tiles = [TileGrid(volume.shape, s.tile) for s in steps if isinstance(s, Equalise)]
     curves = sum(curve_bytes(one, grid.block_shape) for one in tiles)
