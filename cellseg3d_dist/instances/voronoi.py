@@ -144,33 +144,9 @@ def voronoi_otsu_block(
     mask = foreground(image, read_region, flood_region, spec, kernels)
     if within is not None:
         mask &= (within != 0).view(np.uint8)
-    return flood_from_spots(
-        image, mask, read_region, flood_region, write_region, shape, spec.spot_sigma, kernels
+    seeds, names = seeds_at_spots(
+        image, mask, read_region, flood_region, shape, spec.spot_sigma, kernels
     )
-
-
-def flood_from_spots(
-    image: npt.NDArray[Any],
-    mask: npt.NDArray[np.uint8],
-    read_region: Region,
-    flood_region: Region,
-    write_region: Region,
-    shape: Triple,
-    sigma: Sigma,
-    kernels: Kernels = NUMBA,
-) -> FloodedBlock:
-    """Flood a mask from the local maxima of a smoothed image.
-
-    Parameters
-    ----------
-    image : ndarray, (z, y, x)
-        On ``read_region``, which is ``flood_region`` grown by the filter's radius and one
-        voxel, and cut at the volume's faces.
-    mask : ndarray, uint8, shape of ``flood_region``
-    sigma : (float, float, float)
-        In voxels.
-    """
-    seeds, names = seeds_at_spots(image, mask, read_region, flood_region, shape, sigma, kernels)
     flooded = kernels.flood(mask, seeds, ring_of(flood_region, shape))
     return keep(flooded, names, mask, write_region.within(flood_region))
 
@@ -184,7 +160,16 @@ def seeds_at_spots(
     sigma: Sigma,
     kernels: Kernels = NUMBA,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
-    """Local maxima of a smoothed image inside a mask, as for :func:`flood_from_spots`.
+    """Local maxima of a smoothed image inside a mask.
+
+    Parameters
+    ----------
+    image : ndarray, (z, y, x)
+        On ``read_region``, which is ``flood_region`` grown by the filter's radius and one
+        voxel, and cut at the volume's faces.
+    mask : ndarray, uint8, shape of ``flood_region``
+    sigma : (float, float, float)
+        In voxels.
 
     Returns
     -------
@@ -335,7 +320,6 @@ __all__ = [
     "VoronoiSpec",
     "compact",
     "flood_block",
-    "flood_from_spots",
     "foreground",
     "seeds_at_spots",
     "voronoi_otsu",
