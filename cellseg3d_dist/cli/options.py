@@ -108,6 +108,9 @@ Backend = Annotated[str | None, option("numba or opencl [numba].", "NAME")]
 OmeZarr = Annotated[str | None, option("OME-Zarr written: 0.5 or 0.4 [0.5].", "N")]
 Csv = Annotated[bool | None, switch("Write cells.csv too [no].")]
 KeepWork = Annotated[bool | None, switch("Keep intermediate files [no].")]
+Fucci = Annotated[
+    str | None, option("State of the cell cycle from two reporters' channels.", "red=N,green=N")
+]
 VoxelSize = Annotated[
     str | None, option("Micrometres, needed where the image states none.", "Z,Y,X")
 ]

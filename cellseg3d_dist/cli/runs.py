@@ -24,6 +24,7 @@ from cellseg3d_dist.cli.options import (
     Executor,
     Flips,
     FloodHalo,
+    Fucci,
     Height,
     Image,
     Instances,
@@ -116,10 +117,7 @@ def segment(
     flips: Flips = None,
     compat: Compat = None,
     ome_zarr: OmeZarr = None,
-    fucci: Annotated[
-        str | None,
-        option("State of the cell cycle from two reporters' channels.", "red=N,green=N"),
-    ] = None,
+    fucci: Fucci = None,
     csv: Csv = None,
     keep_work: KeepWork = None,
     overwrite: Annotated[
@@ -189,6 +187,7 @@ def relabel(
     executor: Executor = None,
     backend: Backend = None,
     ome_zarr: OmeZarr = None,
+    fucci: Fucci = None,
     csv: Csv = None,
     keep_work: KeepWork = None,
     overwrite: Annotated[
