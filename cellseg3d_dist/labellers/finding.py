@@ -53,6 +53,10 @@ class LabellerSource:
         """
         return _loaded(self)
 
+    def takes_device(self) -> bool:
+        """Whether it can be told where to run."""
+        return _takes(_found(self.name)[0], "device")
+
     def facts(self) -> dict[str, Any]:
         """What decides its labels."""
         return _facts(self)
@@ -85,11 +89,7 @@ def _loaded(source: LabellerSource) -> Labeller:
             f"voxel_size) or a class with halo, label and facts."
         )
     if _takes(found, "device"):
-        options["device"] = source.device
-    elif source.device != "cpu":
-        raise ConfigError(
-            f"device {source.device!r}: labeller {source.name} takes no device. Leave it out."
-        )
+        options.setdefault("device", source.device)
     if isinstance(found, type):
         _check_options(source.name, found, (), options)
         return _checked(source.name, _made(source.name, found, options))

@@ -35,7 +35,7 @@ class Labeller(Protocol):
         The image comes as float32 with these percentiles of the whole volume at 0 and 1, so
         that a block is not normalised by itself. Without them it comes as it is stored.
     ``all_channels`` : bool
-        The image comes as (C, z, y, x) with every channel; one channel (z, y, x) otherwise.
+        The image comes as (C, z, y, x), every channel as it is stored; one (z, y, x) otherwise.
     ``bytes_per_voxel``, ``fixed_bytes`` : int
         Memory it needs per voxel of the image, and for its weights and libraries; by default
         96 and 0.

@@ -125,7 +125,8 @@ class LabelByLabeller:
             return image
         low, high = self.constants
         scaled = image.astype(np.float32) - np.float32(low)
-        return np.divide(scaled, np.float32(high - low), out=scaled)
+        scaled /= np.float32(high - low)
+        return scaled
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether fragments and sides are intact."""
