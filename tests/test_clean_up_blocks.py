@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segmenting import labels_of, run, store
 
-from cellseg3d_dist.engine.clean_up_plan import clean_up_memory
+from cellseg3d_dist.config import make_config
+from cellseg3d_dist.engine.clean_up_plan import check_clean_up
 from cellseg3d_dist.engine.executors import DaskExecutor
 from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.instances.clean_up import clean_up
-from cellseg3d_dist.segmentation import plan, resume, segment
+from cellseg3d_dist.segmentation import plan, relabel, resume, running, segment
+from cellseg3d_dist.volumes import open_volume
 
 #: Each step in ways that matter, and chains of them.
 STEPS = [
@@ -254,8 +256,13 @@ SAID = [
 QUICK = {"spot_sigma": "1", "outline_sigma": "0.65", "voxel_size": (5, 5.26, 5.26)}
 
 
-def test_a_crop_of_mouse_brain(shared_data, tmp_path):
-    image = tifffile.imread(shared_data / "mouse_brain_mesospim" / "c5image.tif")[:24, :70, :60]
+@pytest.fixture
+def no_report(monkeypatch):
+    monkeypatch.setattr(running, "write_run_report", lambda *args, **kwargs: None)
+
+
+def test_a_crop_of_mouse_brain(shared_data, tmp_path, no_report):
+    image = tifffile.imread(shared_data / "mouse_brain_mesospim" / "c5image.tif")[:20, :60, :50]
     path = store(tmp_path / "image.ome.zarr", image.copy(), block_shape=(16, 32, 32))
     plain = run(path, tmp_path / "plain", block_shape=(64, 128, 128), **QUICK).labels
     steps = "closing=2,fill-holes,merge-touching=900,smooth=1,split,size=20:,clear-border=yx"
@@ -269,6 +276,23 @@ def test_a_crop_of_mouse_brain(shared_data, tmp_path):
     assert [fact["step"] for fact in found.facts["clean_up"]] == steps.replace("20:", "20").split(
         ","
     )
+
+
+def test_a_run_is_cleaned_up_again_with_other_steps(tmp_path, no_report):
+    labels = balls((14, 14, 14), 20, 2.2)
+    image = (levels(labels) * (labels > 0) * 1.37).astype(np.float32)
+    path = store(tmp_path / "image.ome.zarr", image)
+    options = {
+        "executor": "serial", "model": "intensity", "instances": "components",
+        "outline_sigma": "0", "threshold": 3, "block_shape": (7, 7, 7),
+    }  # fmt: skip
+    segment(path, tmp_path / "out", keep_work=True, **options)
+    before = labels_of(tmp_path / "out")
+    steps = "closing=1,merge-touching=3:5,split=26,size=3"
+    relabel(tmp_path / "out", tmp_path / "again", clean_up=steps)
+    whole = clean_up(before, steps, image=image)
+    assert 0 < whole.max() < before.max()
+    np.testing.assert_array_equal(labels_of(tmp_path / "again"), whole)
 
 
 def test_a_run_says_what_was_cleaned_up(tmp_path):
@@ -295,20 +319,28 @@ def test_a_run_says_what_was_cleaned_up(tmp_path):
     np.testing.assert_array_equal(labels_of(tmp_path / "out"), before)
 
 
-def test_steps_that_mean_nothing_for_the_image(tmp_path):
-    path = store(tmp_path / "image.ome.zarr", np.ones((9, 9, 9), np.uint16), (2.0, 1.0, 1.0))
-    for steps, match in [
-        ("smooth=100um", r"smooth: radius 100um is 100 voxels .* over the limit of 64"),
-        ("smooth=0.9um", r"radius 0.9um is 0.9 voxels .* below 1, so nothing would change"),
-        ("size=9:10um3", "min_volume 9 is above max_volume 10um3 .* Give a smaller min_volume"),
-        ("merge-touching=0.3::foreground", "of foreground needs a network's foreground"),
-        ("mouse-skull", "needs a network's foreground. Give --model"),
-    ]:
+def test_steps_that_mean_nothing_for_the_image():
+    volume = open_volume(np.ones((9, 9, 9), np.uint16), voxel_size=(2.0, 1.0, 1.0))
+
+    def refused(steps, match, model="intensity"):
         with pytest.raises(ConfigError, match=match):
-            plan(path, model="intensity", clean_up=steps)
-    with pytest.raises(ConfigError, match="low 40 is outside 0 to 1"):
-        plan(path, clean_up="merge-touching=40")
-    made = plan(path, clean_up="mouse-skull,fill-holes,split", block_shape=(9, 9, 9))
-    names = [stage.stage for stage in made.stages]
-    assert {"closing", "borders", "holes", "fill", "split"} <= set(names)
-    assert clean_up_memory.__name__ not in names
+            check_clean_up(make_config({"image": "", "model": model, "clean_up": steps}), volume)
+
+    refused("smooth=100um", "smooth: radius 100um is 100 voxels .* over the limit of 64")
+    refused("smooth=0.9um", "radius 0.9um is 0.9 voxels .* below 1, so nothing would change")
+    refused("size=9:10um3", "min_volume 9 is above max_volume 10um3 .* Give a smaller min_volume")
+    refused("merge-touching=0.3::foreground", "of foreground needs a network's foreground")
+    refused("mouse-skull", "needs a network's foreground. Give --model")
+    refused("merge-touching=40", "low 40 is outside 0 to 1", model="any")
+    check_clean_up(make_config({"image": "", "clean_up": "merge-touching=40::image"}), volume)
+
+
+def test_stages_and_disk_are_planned(tmp_path):
+    path = store(tmp_path / "image.ome.zarr", np.ones((9, 9, 9), np.uint16))
+    bare, made = (
+        plan(path, model="intensity", block_shape=(9, 9, 9), clean_up=steps)
+        for steps in (None, "closing=20,merge-touching=5,fill-holes,smooth,split,clear-border")
+    )
+    added = [stage.stage for stage in made.stages if stage not in bare.stages]
+    assert added == ["closing", "borders", "holes", "fill", "smooth", "split", "on-faces"]
+    assert made.disk_bytes - bare.disk_bytes == 5 * (4 * 9**3 // 3)
