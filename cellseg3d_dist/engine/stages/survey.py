@@ -195,7 +195,8 @@ def reduce_survey(stage: Survey, records: Iterable[BlockRecord]) -> SurveyResult
         counts=counts,
         percentiles={},
         projections=(planes[0], planes[1], planes[2]),
-        magnitudes=tuple(np.maximum(magnitudes, largest).tolist()),
+        # each channel's own: a large one's would leave a small one few digits
+        magnitudes=tuple(np.where(magnitudes > 0, magnitudes, largest).tolist()),
         block_voxels=block_voxels,
         block_maximum=block_maximum,
         zero_blocks=zero,
