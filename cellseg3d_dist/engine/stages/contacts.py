@@ -77,7 +77,8 @@ class Contacts:
             read_record(record_path(self.owners, side))["owners"][pairs[:, i] - 1]
             for i, side in enumerate((block, neighbour))
         )
-        return pairs[one == other]
+        kept: Pairs = pairs[one == other]
+        return kept
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
         """Whether the block's contacts are intact."""
