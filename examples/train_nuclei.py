@@ -4,7 +4,7 @@
 
 DATA holds the folders ``mouse_embryo_bbbc050`` (BBBC050, CC BY 3.0) with ``images`` and
 ``labels``, and ``mouse_brain_mesospim`` (example volumes of CellSeg3D, MIT). Embryos 01-08
-are for training, 09-11 for scores: nothing here reads them. Each recipe takes 5 to 30
+are for training, 09-11 for scores: nothing here reads them. Each recipe takes 5 to 40
 minutes on one CPU core; ``--threads`` gives it more.
 """
 
@@ -67,7 +67,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "boundary": SUPERVISED | SHORT | {"representation": "boundary"},
     "bcd-short": SUPERVISED | SHORT | BCD,
     "star": SUPERVISED | SHORT | STAR,
-    "flow": SUPERVISED | SHORT | {"representation": "flow"},
+    "flow": SUPERVISED | {"representation": "flow", "steps": 3000},
+    "flow-short": SUPERVISED | SHORT | {"representation": "flow"},
     "unet": SUPERVISED
     | SHORT
     | BCD
