@@ -58,7 +58,7 @@ def blocked_equals_whole(folder, labels, steps, block_shape, **options):
     dtype=st.sampled_from([np.uint8, np.float32]),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_no_cut_shows(tmp_path_factory, shape, blocks, steps, coarse, masked, dtype, seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(1, rng.integers(2, 6), shape)
@@ -142,7 +142,7 @@ def test_a_spiral_through_every_block(tmp_path, steps):
 @pytest.mark.parametrize("steps", STEPS)
 def test_a_volume_that_is_one_cell(tmp_path, steps):
     labels = np.ones((6, 7, 8), int)
-    _, whole = blocked_equals_whole(tmp_path / "out", labels, steps, (3, 3, 4))
+    _, whole = blocked_equals_whole(tmp_path / "out", labels, steps, (3, 7, 4))
     assert whole.max() == (0 if any(s in steps for s in ("clear", "artif", "size=3:9")) else 1)
 
 
@@ -150,18 +150,17 @@ def test_a_hole_that_fills_whole_blocks(tmp_path):
     labels = np.zeros((20, 20, 20), int)
     labels[1:19, 1:19, 1:19] = 1
     labels[3:17, 3:17, 3:17] = 0
-    found, whole = blocked_equals_whole(tmp_path / "out", labels, "fill-holes", (4, 4, 4))
+    found, whole = blocked_equals_whole(tmp_path / "out", labels, "fill-holes", (5, 5, 5))
     assert (whole[1:19, 1:19, 1:19] == 1).all()
     assert found.facts[0]["holes"] == 1
-    # no block that is background as far as a face was looked at; here every one has a cell
-    # near, or is enclosed
-    assert found.executed["holes-1"] == 125
+    # blocks of background alone are enclosed, so they are looked at
+    assert found.executed["holes-1"] == 64
     labels[1:4, 10, 10] = 0
-    _, opened = blocked_equals_whole(tmp_path / "opened", labels, "fill-holes", (4, 4, 4))
+    _, opened = blocked_equals_whole(tmp_path / "opened", labels, "fill-holes", (5, 5, 5))
     np.testing.assert_array_equal(opened, labels)
     # another cell in the hole
     labels[1:4, 10, 10], labels[9, 9, 9] = 1, 2
-    _, shared = blocked_equals_whole(tmp_path / "shared", labels, "fill-holes", (4, 4, 4))
+    _, shared = blocked_equals_whole(tmp_path / "shared", labels, "fill-holes", (5, 5, 5))
     np.testing.assert_array_equal(shared > 0, labels > 0)
 
 
