@@ -178,22 +178,28 @@ def test_a_networks_foreground_by_the_rules_of_cellseg3d(tmp_path):
 
     from cellseg3d_dist.networks.weights import save_model
 
-    image = np.random.default_rng(0).integers(0, 1000, (16, 18, 20)).astype(np.uint16)
+    image = np.random.default_rng(0).integers(0, 1000, (12, 14, 13)).astype(np.uint16)
     source, card = store(tmp_path / "image.zarr", image), card_of(WNET, decoder={})
     save_model(tmp_path / "net", network_of(card), card)
-    options = {"model": str(tmp_path / "net"), "threshold": 0.45, "seed_threshold": 0.55}
-    found = by_watershed(
-        source, tmp_path / "out", block_shape=(7, 10, 9), min_seed_voxels=2, min_volume=5, **options
+    model = str(tmp_path / "net")
+    run(source, tmp_path / "first", model=model, instances="components")
+    foreground = open_volume(RunFolder(tmp_path / "first").prediction).read(
+        Region.whole(image.shape)
     )
-    config = make_config({"image": source, "instances": "watershed", "model": options["model"]})
-    filled = resolve_method(config).config
-    assert (filled.seeds, filled.seed_threshold, filled.min_seed_voxels) == ("threshold", 0.9, 1)
-    assert filled.outline_sigma.value == 0
-    foreground = open_volume(RunFolder(tmp_path / "out").prediction).read(Region.whole(image.shape))
-    spec = VoronoiSpec((1.0,) * 3, (0.0,) * 3, 0.45 * 255)
-    expected = keep_volumes(watershed_from_threshold(foreground, spec, 0.55 * 255, 2), 5)
+    low, high = (float(np.percentile(foreground, p)) for p in (60, 92))
+    found = by_watershed(
+        source, tmp_path / "out", model=model, block_shape=(7, 8, 13), threshold=low / 255,
+        seed_threshold=high / 255, min_seed_voxels=2, min_volume=5,
+    )  # fmt: skip
+    spec = VoronoiSpec((1.0,) * 3, (0.0,) * 3, low / 255 * 255)
+    expected = keep_volumes(watershed_from_threshold(foreground, spec, high / 255 * 255, 2), 5)
     assert expected.max() > 1
     np.testing.assert_array_equal(found.labels, expected)
+    filled = resolve_method(
+        make_config({"image": source, "instances": "watershed", "model": model})
+    ).config
+    assert (filled.seeds, filled.seed_threshold, filled.min_seed_voxels) == ("threshold", 0.9, 1)
+    assert filled.outline_sigma.value == 0
 
 
 @pytest.mark.parametrize(
