@@ -37,10 +37,11 @@ from skimage.segmentation import watershed as skimage_watershed
 
 from cellseg3d_dist import segment
 from cellseg3d_dist.instances.filters import gaussian
+from cellseg3d_dist.instances.levels import levels_of
 from cellseg3d_dist.instances.spots import spots
 from cellseg3d_dist.instances.threshold import count_bins, otsu
 from cellseg3d_dist.instances.voronoi import VoronoiSpec, voronoi_otsu
-from cellseg3d_dist.instances.watershed import levels_of, watershed_flood
+from cellseg3d_dist.instances.watershed import watershed_flood
 from cellseg3d_dist.volumes import create_image
 
 Array = npt.NDArray[Any]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from skimage.segmentation import watershed as watershed_of_skimage
 
 from cellseg3d_dist.errors import ConfigError, VolumeError
+from cellseg3d_dist.instances.levels import levels_of
 from cellseg3d_dist.instances.watershed import (
     UNREACHED,
-    levels_of,
     watershed_flood,
     watershed_settle,
 )

@@ -19,9 +19,9 @@ from cellseg3d_dist.engine.method import resolve_method
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Region
 from cellseg3d_dist.instances.filters import gaussian
+from cellseg3d_dist.instances.levels import levels_of
 from cellseg3d_dist.instances.seeded import watershed_from_spots, watershed_from_threshold
 from cellseg3d_dist.instances.voronoi import VoronoiSpec
-from cellseg3d_dist.instances.watershed import levels_of
 from cellseg3d_dist.volumes import open_volume
 
 SHAPE = (21, 26, 31)

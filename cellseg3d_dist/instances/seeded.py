@@ -18,6 +18,7 @@ from cellseg3d_dist.instances.components import components
 from cellseg3d_dist.instances.filters import Sigma
 from cellseg3d_dist.instances.flood import NO_RING
 from cellseg3d_dist.instances.growth import BOX_AND_DIAMOND, Growth, Levels, Watershed
+from cellseg3d_dist.instances.levels import levels_of
 from cellseg3d_dist.instances.sizes import sizes_of
 from cellseg3d_dist.instances.spots import names_of_seeds
 from cellseg3d_dist.instances.voronoi import (
@@ -30,7 +31,6 @@ from cellseg3d_dist.instances.voronoi import (
     ring_of,
     seeds_at_spots,
 )
-from cellseg3d_dist.instances.watershed import levels_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Terrain:
     mask : ndarray, uint8, (z, y, x)
         The foreground, 0 or 1.
     levels : ndarray, int32, (z, y, x), or None
-        Of a watershed, see :func:`.watershed.levels_of`.
+        Of a watershed, see :func:`.levels.levels_of`.
     """
 
     mask: npt.NDArray[np.uint8]

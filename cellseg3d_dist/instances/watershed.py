@@ -31,6 +31,7 @@ import numpy.typing as npt
 from cellseg3d_dist.errors import ConfigError, VolumeError
 from cellseg3d_dist.instances.components import REACH
 from cellseg3d_dist.instances.flood import NO_RING, Sides, neighbours
+from cellseg3d_dist.instances.heap import drop, push
 
 #: Arrival key of a voxel that no seed has reached.
 UNREACHED = np.int64(2**63 - 1)
@@ -40,42 +41,6 @@ MAX_BUCKETS = 2**16
 _COUNTS = {1: 6, 2: 18, 3: 26}
 #: The part of a word that holds a front; its lowest bit says that a label may still be beaten.
 _LOW = 0xFFFFFFFF
-
-
-def levels_of(landscape: npt.NDArray[Any], *, downhill: bool = False) -> npt.NDArray[np.int32]:
-    """Landscape values as whole numbers in the same order.
-
-    Parameters
-    ----------
-    landscape : ndarray, (z, y, x)
-        Integers of up to 32 bits; anything else is taken as float32, of which the bits are
-        put in order. Without NaN.
-    downhill : bool
-        Flood high values first, as of an intensity, a probability or a depth.
-
-    Returns
-    -------
-    ndarray, int32
-        Low levels flood first.
-
-    Examples
-    --------
-    >>> levels_of(np.array([3, 250], np.uint8), downhill=True)
-    array([  -4, -251], dtype=int32)
-    >>> np.argsort(levels_of(np.array([0.5, -np.inf, -2.0, 0.0, 1e-30], np.float32)))
-    array([1, 2, 3, 4, 0])
-    """
-    kind, size = landscape.dtype.kind, landscape.dtype.itemsize
-    if kind == "b" or (kind in "ui" and size <= 2) or (kind == "i" and size == 4):
-        levels = landscape.astype(np.int32)
-    elif kind == "u" and size == 4:
-        levels = (landscape ^ np.uint32(2**31)).view(np.int32)
-    else:
-        # + 0 makes -0 and 0 one level
-        bits = (landscape.astype(np.float32) + np.float32(0)).view(np.int32)
-        # of negative values all bits but the sign count backwards
-        levels = np.where(bits < 0, bits ^ np.int32(2**31 - 1), bits)
-    return ~levels if downhill else levels
 
 
 def watershed_flood(
@@ -93,7 +58,7 @@ def watershed_flood(
     mask : ndarray, uint8, (z, y, x)
         Non-zero where labels may grow.
     levels : ndarray, int32, shape of ``mask``
-        Of :func:`levels_of`.
+        Of :func:`.levels.levels_of`.
     seeds : ndarray, int64, (n,)
         Raveled indices of seed voxels, all inside the mask, none twice.
     ring : three pairs of bool
@@ -254,35 +219,6 @@ def _entry(level, voxel):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _push(heap, n, entry):  # type: ignore[no-untyped-def]
-    """Add to a binary heap of n entries; the heap, which may have moved."""
-    if n == heap.size:
-        heap = np.concatenate((heap, np.empty_like(heap)))
-    while n > 0 and heap[(n - 1) >> 1] > entry:
-        heap[n] = heap[(n - 1) >> 1]
-        n = (n - 1) >> 1
-    heap[n] = entry
-    return heap
-
-
-@numba.njit(cache=True, nogil=True)
-def _drop(heap, n):  # type: ignore[no-untyped-def]
-    """Take the smallest of n entries off the heap."""
-    n -= 1
-    entry = heap[n]
-    i = 0
-    while 2 * i + 1 < n:
-        child = 2 * i + 1
-        if child + 1 < n and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= entry:
-            break
-        heap[i] = heap[child]
-        i = child
-    heap[i] = entry
-
-
-@numba.njit(cache=True, nogil=True)
 def _grow(state, n_neighbours, base, shift, start, fill, queue, late, joins):  # type: ignore[no-untyped-def]
     """Flood until nothing is left to do, in place; the key of each front.
 
@@ -301,7 +237,7 @@ def _grow(state, n_neighbours, base, shift, start, fill, queue, late, joins):  #
         n_heap = 0
         if shift > 0:
             for i in range(start[bucket], fill[bucket]):
-                heap = _push(heap, n_heap, queue[i])
+                heap = push(heap, n_heap, queue[i])
                 n_heap += 1
         again = True
         while again:
@@ -321,7 +257,7 @@ def _grow(state, n_neighbours, base, shift, start, fill, queue, late, joins):  #
                 while n_heap > 0 and (heap[0] >> 32) + 2**31 == level:
                     queue[end] = heap[0]
                     end += 1
-                    _drop(heap, n_heap)
+                    drop(heap, n_heap)
                     n_heap -= 1
             key = (level + base) << 32
             while True:
@@ -355,7 +291,7 @@ def _grow(state, n_neighbours, base, shift, start, fill, queue, late, joins):  #
                                 queue[end] = other
                                 end += 1
                             elif height >> shift == bucket:
-                                heap = _push(heap, n_heap, _entry(height, other))
+                                heap = push(heap, n_heap, _entry(height, other))
                                 n_heap += 1
                             else:
                                 queue[fill[height >> shift]] = _entry(height, other)

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from cellseg3d_dist.grid import Region
 from cellseg3d_dist.instances.filters import Sigma
 from cellseg3d_dist.instances.growth import BOX_AND_DIAMOND, Growth, Watershed
+from cellseg3d_dist.instances.levels import levels_of
 from cellseg3d_dist.instances.seeded import Terrain, flood_spots, grow_components
 from cellseg3d_dist.instances.sizes import sizes_of
-from cellseg3d_dist.instances.watershed import levels_of
 
 Masks = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
 

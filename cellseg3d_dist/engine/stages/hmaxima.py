@@ -27,9 +27,9 @@ from cellseg3d_dist.instances.components import names_of_first_voxels
 from cellseg3d_dist.instances.distance import capped_distance, distance_halo
 from cellseg3d_dist.instances.filters import kernel_radius
 from cellseg3d_dist.instances.hmaxima import NOTHING, Image, peaks, reconstructed
+from cellseg3d_dist.instances.levels import levels_of
 from cellseg3d_dist.instances.seeded import Terrain, outline
 from cellseg3d_dist.instances.voronoi import VoronoiSpec
-from cellseg3d_dist.instances.watershed import levels_of
 from cellseg3d_dist.merging.contacts import Faces, faces_of, side_of
 
 Mask = npt.NDArray[np.uint8]

@@ -19,10 +19,10 @@ from cellseg3d_dist.instances.backends import kernels_of
 from cellseg3d_dist.instances.components import components, names_of_first_voxels
 from cellseg3d_dist.instances.filters import Sigma, kernel_radius
 from cellseg3d_dist.instances.growth import Growth
+from cellseg3d_dist.instances.levels import levels_of
 from cellseg3d_dist.instances.seeded import Terrain, flood_spots, outline, terrain
 from cellseg3d_dist.instances.spots import names_of_seeds
 from cellseg3d_dist.instances.voronoi import FloodedBlock, VoronoiSpec, flood_block
-from cellseg3d_dist.instances.watershed import levels_of
 from cellseg3d_dist.volumes import StoredArray
 
 Mask = npt.NDArray[np.bool_]
