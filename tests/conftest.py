@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ import pytest
 if TYPE_CHECKING:
     from command_line import CommandLine
     from distributed import Client
+
+# as many processes as cores run tests: a thread each, also in what they start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

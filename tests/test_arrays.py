@@ -562,6 +562,7 @@ def test_unreached_open_voxels_stay_background():
     assert UNREACHED > 0
 
 
+@pytest.mark.long
 def test_the_example_runs(capsys):
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     assert "the same labels as in one piece" in capsys.readouterr().out

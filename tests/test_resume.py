@@ -157,9 +157,9 @@ def killed_and_resumed(source, out, expected, moments, everyone=()):
 @pytest.mark.parametrize("seed", [1])
 def test_a_driver_killed_again_and_again(seed, source, undisturbed, tmp_path):
     total = n_journalled(undisturbed)
-    moments = random.Random(seed).sample(range(1, total), 4)
-    kills = killed_and_resumed(source, tmp_path / "out", undisturbed, moments, everyone=(1, 3))
-    assert kills == 4
+    moments = random.Random(seed).sample(range(1, total), 3)
+    kills = killed_and_resumed(source, tmp_path / "out", undisturbed, moments, everyone=(1,))
+    assert kills == 3
 
 
 @pytest.mark.long

@@ -27,8 +27,8 @@ def image(tmp_path_factory):
 @pytest.mark.parametrize(
     "method",
     [
-        ["--instances", "components"],
-        ["--instances", "voronoi-otsu"],
+        pytest.param(["--instances", "components"], marks=pytest.mark.long),
+        pytest.param(["--instances", "voronoi-otsu"], marks=pytest.mark.long),
         # nearly every voxel is foreground: the fullest flood and the longest runs
         ["--instances", "voronoi-otsu", "--threshold", "1"],
     ],
