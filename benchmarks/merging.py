@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from merging_quality import (
+from merges.quality import (
     HALO,
     OUTLINE,
     SPOT,
@@ -32,7 +32,7 @@ from merging_quality import (
     numbered_by_place,
     ours,
 )
-from merging_scale import records, scale
+from merges.scale import records, scale
 
 from cellseg3d_dist.grid import Region
 from cellseg3d_dist.phantoms.rendering import render
@@ -88,7 +88,7 @@ def run_quality(scratch: Path, shape: tuple[int, int, int], block: int) -> list[
         stored.levels[0].write(one.write_region, image[one.write_region.slices])
     in_one_piece(image[:32, :32, :32], THRESHOLD)
     how = {"threshold": THRESHOLD, "spot_sigma": SPOT, "outline_sigma": OUTLINE}
-    labeller = f"{Path(__file__).with_name('merging_quality.py')}:label_nuclei"
+    labeller = f"{Path(__file__).parent / 'merges' / 'quality.py'}:label_nuclei"
     results = [in_one_piece(image, THRESHOLD)]
     results.append(
         ours("ours, by name", path, scratch / "name", block, instances="voronoi-otsu", **how)

@@ -1,0 +1,1 @@
+"""What the benchmark of merges is made of."""
