@@ -266,7 +266,10 @@ def test_outlines_follow_the_labels():
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        (Method("intensity", "components", connectivity=26), "26-connected components"),
+        (
+            Method("intensity", "components", connectivity=26),
+            "26-connected components of the image",
+        ),
         (
             Method("WNet3D", "watershed", seeds="threshold", seed_threshold=0.9),
             "flooded from the components above 0.9",

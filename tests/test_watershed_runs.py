@@ -5,7 +5,7 @@ import pytest
 import scipy.ndimage as ndi
 import tifffile
 from decoding import decode_in_blocks
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from reference import keep_volumes, number_spots, spots_plain
 from segmenting import run, store
@@ -85,12 +85,12 @@ def test_the_whole_volume_is_spots_and_a_plain_watershed():
 )
 def test_no_cut_shows(tmp_path_factory, seeds, block_shape, flood_halo, connectivity, seed):
     folder, image = tmp_path_factory.mktemp("run"), hills(seed=seed)
+    expected = keep_volumes(whole(image, seeds, connectivity), 6)
+    assume(expected.max() > 1)
     found = by_watershed(
         store(folder / "image.zarr", image), folder / "out", block_shape=block_shape,
         flood_halo=flood_halo, connectivity=connectivity, min_volume=6, **FROM[seeds],
     )  # fmt: skip
-    expected = keep_volumes(whole(image, seeds, connectivity), 6)
-    assert expected.max() > 3
     np.testing.assert_array_equal(found.labels, expected)
     assert found.facts["certificate"]["open_last"] == 0
 

@@ -82,30 +82,29 @@ def _instances(data: ReportData, cite: Cite) -> list[str]:
     """How foreground became cells."""
     method = data.method
     outline = _sigma(method.outline_sigma_um, data)
-    smoothed = f", smoothed with {outline}," if outline else ""
+    seen = "image" if method.foreground == "intensity" else "foreground"
+    smoothed = f"{seen}, smoothed with {outline}," if outline else seen
     if method.labeller:
         return [f"Cells were labelled block by block by {method.labeller}."]
     if method.instances == "voronoi-otsu":
         spots = _sigma(method.spot_sigma_um, data)
-        spots = f"after {spots}" if spots else "of the unsmoothed image"
+        spots = f"after {spots}" if spots else f"of the unsmoothed {seen}"
         return [
             "Touching cells were separated by Voronoi-Otsu labelling as in clEsperanto "
             f"{cite('clesperanto')}: local maxima {spots} seeded the cells; the "
-            f"image{smoothed} above {_threshold(data, cite)} was the mask; and each mask voxel "
+            f"{smoothed} above {_threshold(data, cite)} was the mask; and each mask voxel "
             "was given to the seed that reaches it first within the mask."
         ]
     if method.instances == "watershed":
         return [
             f"Touching cells were separated by a seeded watershed {cite('watershed')} of the "
-            f"image{smoothed} above {_threshold(data, cite)}, flooded from {_seeds(data)}."
+            f"{smoothed} above {_threshold(data, cite)}, flooded from {_seeds(data)}."
         ]
     if method.instances == "components":
         kind = (
             f"{method.connectivity}-connected components" if method.connectivity else "components"
         )
-        return [
-            f"Cells are the {kind}components of the image{smoothed} above {_threshold(data, cite)}."
-        ]
+        return [f"Cells are the {kind} of the {smoothed} above {_threshold(data, cite)}."]
     how = f"{method.instances} representation{_decoder(method)}"
     if data.threshold is not None:
         how += f", with foreground above {_threshold(data, cite)}"
