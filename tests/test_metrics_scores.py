@@ -196,8 +196,9 @@ def test_foreground_scores_are_voxel_wise():
     assert score.iou == pytest.approx((a & b).sum() / (a | b).sum())
     assert score.precision == pytest.approx((a & b).sum() / b.sum())
     assert score.recall == pytest.approx((a & b).sum() / a.sum())
+    assert score.accuracy == pytest.approx((a == b).mean())
     nothing = foreground_scores(contingency(true * 0, pred * 0))
-    assert dataclasses.astuple(nothing) == (0.0, 0.0, 0.0, 0.0)
+    assert dataclasses.astuple(nothing) == (0.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def test_bad_thresholds_and_criteria_are_refused():

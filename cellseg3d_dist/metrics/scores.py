@@ -64,14 +64,16 @@ class ForegroundScore:
 
     Attributes
     ----------
-    dice, iou, precision, recall : float
-        2 tp / (2 tp + fp + fn), tp / (tp + fp + fn), tp / (tp + fp), tp / (tp + fn).
+    dice, iou, precision, recall, accuracy : float
+        2 tp / (2 tp + fp + fn), tp / (tp + fp + fn), tp / (tp + fp), tp / (tp + fn),
+        (tp + tn) / all.
     """
 
     dice: float
     iou: float
     precision: float
     recall: float
+    accuracy: float
 
 
 def matching(
@@ -117,16 +119,18 @@ def matching(
 
 
 def foreground_scores(table: ContingencyTable) -> ForegroundScore:
-    """Dice, IoU, precision and recall of the foreground, labels above 0."""
+    """Dice, IoU, precision, recall and accuracy of the foreground, labels above 0."""
     true, pred = table.labels_true > 0, table.labels_pred > 0
     tp, fp, fn = (
         int(table.voxels[rows].sum()) for rows in (true & pred, ~true & pred, true & ~pred)
     )
+    n = table.n_voxels
     return ForegroundScore(
         dice=_ratio(2 * tp, 2 * tp + fp + fn),
         iou=_ratio(tp, tp + fp + fn),
         precision=_ratio(tp, tp + fp),
         recall=_ratio(tp, tp + fn),
+        accuracy=_ratio(n - fp - fn, n),
     )
 
 
