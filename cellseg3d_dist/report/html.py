@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from cellseg3d_dist.errors import VolumeError
-from cellseg3d_dist.measuring.writing import replacing
 from cellseg3d_dist.report import figures, panels, text, words
 from cellseg3d_dist.report.cells import Cells, read_cells
 from cellseg3d_dist.report.data import ReportData
 from cellseg3d_dist.report.methods import methods
+from cellseg3d_dist.report.page import embedded, render, write_page
 from cellseg3d_dist.report.seams import SeamCheck, seam_check
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -42,9 +39,7 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> Path:
         If the cell table cannot be read.
     """
     target = Path(path)
-    page = render_report(data)
-    with replacing(target) as part:
-        part.write_text(page, encoding="utf-8")
+    write_page(target, render_report(data))
     return target
 
 
@@ -54,10 +49,6 @@ def render_report(data: ReportData) -> str:
     seams = seam_check(
         cells.centroid, cells.volume, data.block_shape, data.shape, voxel_size=data.voxel_size
     )
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = resources.files("cellseg3d_dist.report").joinpath("report.html.j2")
     values = {
         **_header(data, cells, seams),
         **_pictures(data, cells),
@@ -68,11 +59,7 @@ def render_report(data: ReportData) -> str:
         **_run(data),
     }
     values["contents"] = list(_contents(values))
-    return environment.from_string(source.read_text(encoding="utf-8")).render(values)
-
-
-def _embedded(image: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
+    return render("cellseg3d_dist.report", "report.html.j2", values)
 
 
 def _contents(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -127,14 +114,14 @@ def _pictures(data: ReportData, cells: Cells) -> dict[str, Any]:
     place = "the place with most cells" if cells.total else "the middle of the volume"
     size = text.product([n * s for n, s in zip(window, data.voxel_size, strict=True)])
     return {
-        "projections": _embedded(panels.projections_figure(data.projections, data.extent_um))
+        "projections": embedded(panels.projections_figure(data.projections, data.extent_um))
         if data.projections
         else "",
         "extent_text": f"The volume measures {text.product(data.extent_um)} µm (z, y, x).",
         "slices_text": unreadable or f"Slices through {place}, a window of {size} µm (z, y, x).",
         "slices": slices,
         "dots": cells.total <= panels.MAX_DOTS,
-        "density": _embedded(panels.density_figure(cells, data)) if cells.total else "",
+        "density": embedded(panels.density_figure(cells, data)) if cells.total else "",
     }
 
 
@@ -144,7 +131,7 @@ def _slices(cells: Cells, data: ReportData) -> tuple[list[dict[str, str]], str]:
         made = panels.slice_figures(cells, data)
     except VolumeError as error:
         return [], f"The slices cannot be shown: {error}"
-    shown = [{"axes": s.axes, "where": s.where, "image": _embedded(s.image)} for s in made]
+    shown = [{"axes": s.axes, "where": s.where, "image": embedded(s.image)} for s in made]
     return shown, ""
 
 
@@ -169,7 +156,7 @@ def _sizes(cells: Cells) -> dict[str, Any]:
         "histograms": [
             {
                 "name": name,
-                "image": _embedded(figures.histogram_figure(columns[name], name, cells.weight)),
+                "image": embedded(figures.histogram_figure(columns[name], name, cells.weight)),
             }
             for name in shown
         ],
@@ -197,7 +184,7 @@ def _scores(data: ReportData) -> dict[str, Any]:
             ]
         )
     return {
-        "scores": _embedded(figures.scores_figure(data.matching, criterion)),
+        "scores": embedded(figures.scores_figure(data.matching, criterion)),
         "scores_text": words.scores(data, criterion),
         "score_rows": rows,
     }
@@ -209,7 +196,7 @@ def _trust(data: ReportData, cells: Cells, seams: SeamCheck) -> dict[str, Any]:
         "certificate": words.certificate(data),
         "seams_show": seams.shows,
         "seams_text": words.seams(seams),
-        "seams": _embedded(figures.seam_figure(seams)) if seams.profile is not None else "",
+        "seams": embedded(figures.seam_figure(seams)) if seams.profile is not None else "",
         "seams_caption": words.seams_caption(seams),
     }
 
@@ -218,7 +205,7 @@ def _methods(data: ReportData, cells: Cells) -> dict[str, Any]:
     paragraph, references = methods(data, cells.total, cells.touching_border)
     threshold = ""
     if data.threshold is not None and data.threshold.counts is not None:
-        threshold = _embedded(figures.threshold_figure(data.threshold))
+        threshold = embedded(figures.threshold_figure(data.threshold))
     return {
         "methods": paragraph,
         "references": references,
