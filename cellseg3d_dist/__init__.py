@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cellseg3d_dist.arrays import label, measure, merge, predict
+    from cellseg3d_dist.comparison import compare
     from cellseg3d_dist.instances.clean_up import clean_up
     from cellseg3d_dist.phantoms import phantom
     from cellseg3d_dist.segmentation import plan, relabel, resume, segment
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "clean_up": "cellseg3d_dist.instances.clean_up",
+    "compare": "cellseg3d_dist.comparison",
     "label": "cellseg3d_dist.arrays",
     "measure": "cellseg3d_dist.arrays",
     "merge": "cellseg3d_dist.arrays",
@@ -37,6 +39,7 @@ _WHERE = {
 
 __all__ = [
     "clean_up",
+    "compare",
     "label",
     "measure",
     "merge",

@@ -36,6 +36,7 @@ ORDER = (
     "phantoms",
     "conversion",
     "segmentation",
+    "comparison",
     "tuning",
     "demo",
     "cli",
