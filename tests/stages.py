@@ -100,3 +100,13 @@ class Damaged(Counting):
         if block.number == 5:
             raise OSError("unreadable")
         return block.number != 6
+
+
+@dataclass(frozen=True)
+class Writing(Counting):
+    """Writes so many bytes per block."""
+
+    size: int = 0
+
+    def provoke(self, block):
+        (self.folder / f"{block.number}.bytes").write_bytes(bytes(self.size))

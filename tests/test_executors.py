@@ -17,6 +17,8 @@ from cellseg3d_dist.grid import BlockGrid, Selection
 
 GRID = BlockGrid((20, 30, 7), (7, 6, 4))  # 3 x 5 x 2 blocks
 BLOCKS = Selection.all(GRID)
+#: What a record says of the work, not of the result.
+USED = ("seconds", "cpu_seconds", "read_bytes", "written_bytes", "peak_rss", "first_here")
 
 
 @pytest.fixture(params=["serial", "shuffled", "dask 1", "dask 2"])
@@ -35,7 +37,7 @@ def outcomes(executor, stage, blocks=BLOCKS):
 
 
 def without_timings(outcome):
-    return {k: v for k, v in outcome.record.items() if k not in ("seconds", "peak_rss")}
+    return {k: v for k, v in outcome.record.items() if k not in USED}
 
 
 def assert_all_done(found, stage):

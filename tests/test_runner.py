@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from stages import Counting, Damaged, Raising, Slow
+from stages import Counting, Damaged, Raising, Slow, Writing
 
 from cellseg3d_dist.engine.executors import DaskExecutor, SerialExecutor
 from cellseg3d_dist.engine.folder import RunFolder
@@ -134,3 +134,34 @@ def test_a_stop_notes_what_was_in_flight_and_resuming_does_the_rest_once(make_ru
     again = make_runner(verify=True)
     assert squares(again.run(stage, BLOCKS)) == EXPECTED
     assert again.summaries[0].executed == GRID.n_blocks - runner.summaries[0].executed
+
+
+def test_what_a_stage_took_is_summed_over_sittings(make_runner, tmp_path):
+    first = make_runner()
+    with first.step("all"):
+        first.run(Raising(tmp_path, bad=(7, 8)), BLOCKS)
+    (one,) = first.summaries
+    assert (one.blocks, one.executed) == (GRID.n_blocks, GRID.n_blocks - 2)
+    assert 0 <= one.first_seconds <= one.busy_seconds
+    assert one.peak_rss > 0
+    # the stage is not counted again as a step of the driver
+    assert first.steps["all"] < 0.5 * one.seconds + 0.5
+    noted = one.with_earlier({})
+    again = make_runner()
+    again.run(Counting(tmp_path), BLOCKS)
+    both = again.summaries[0].with_earlier(noted)
+    assert both["executed"] == both["blocks"] == GRID.n_blocks
+    assert both["voxels"] == 6 * 10 * 10
+    for key in ("seconds", "busy_seconds", "cpu_seconds", "read_bytes", "written_bytes"):
+        assert both[key] == noted[key] + vars(again.summaries[0])[key]
+
+
+def test_bytes_written_by_blocks_are_counted(tmp_path):
+    def written(size):
+        runner = Runner(RunFolder(tmp_path / str(size)), SerialExecutor(), NoProgress(), {})
+        runner.run(Writing(tmp_path, size), BLOCKS)
+        return runner.summaries[0].written_bytes
+
+    if not written(1):
+        pytest.skip("the kernel counts no bytes")
+    assert 0 <= written(1001) - written(1) - 1000 * GRID.n_blocks < 100

@@ -134,6 +134,11 @@ class RunFolder:
         """Change some keys of ``run.json``."""
         self.write_status(self.status() | changes)
 
+    def disk_use(self) -> dict[str, dict[str, int]]:
+        """Bytes in files, and files, of each part of this folder; of a lone file, its own."""
+        with os.scandir(self.path) as entries:
+            return {entry.name: _size_below(entry) for entry in entries}
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for one driver; the lock falls with the process that holds it.
@@ -282,6 +287,21 @@ def create_output(out: Path, overwrite: bool, status: dict[str, Any]) -> RunFold
         for path in (folder.logs, folder.work, folder.path / "journal"):
             path.mkdir(exist_ok=True)
     return folder
+
+
+def _size_below(top: os.DirEntry[str]) -> dict[str, int]:
+    n_bytes, files, pending = 0, 0, [top]
+    while pending:
+        entry = pending.pop()
+        # another process may be at work in its scratch folder
+        with contextlib.suppress(FileNotFoundError):
+            if entry.is_dir(follow_symlinks=False):
+                with os.scandir(entry.path) as inside:
+                    pending.extend(inside)
+            else:
+                n_bytes += entry.stat(follow_symlinks=False).st_size
+                files += 1
+    return {"bytes": n_bytes, "files": files}
 
 
 def _short(error: BaseException) -> str:

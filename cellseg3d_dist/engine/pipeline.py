@@ -63,15 +63,18 @@ class Pipeline(Job):
         fragments, labelled = self._fragments(survey)
         merged = self.merge(fragments, labelled)
         self._warn()
-        cells = clean_up(self, fragments, labelled, merged)
+        with self.runner.step("clean-up"):
+            cells = clean_up(self, fragments, labelled, merged)
         fragments, labelled, merged = cells.fragments, cells.blocks, cells.merged
         labels = self.label_image(merged)
         relabel, records = self.relabel(fragments, labels, labelled, merged, survey.magnitudes)
         written = self._written(merged)
         self._pyramid(labels, labelled, written)
         labels.sweep()
-        write_tables(self, relabel, records, merged.n_cells)
-        self._score(labels, written)
+        with self.runner.step("tables"):
+            write_tables(self, relabel, records, merged.n_cells)
+        with self.runner.step("scores"):
+            self._score(labels, written)
         return self.facts
 
     def _fragments(self, survey: SurveyResult) -> tuple[Fragments, Selection]:
@@ -219,15 +222,16 @@ class Pipeline(Job):
         elif self.method.labeller is not None:
             edges_from = fragments.folder / "overlaps"
         self.runner.progress.say("merge")
-        merged = merge_fragments(
-            fragments,
-            labelled,
-            edges_from,
-            self.folder.work / "merge",
-            fewest,
-            math.floor(largest.voxels(size) + 1e-9) if largest else None,
-            self.runner,
-        )
+        with self.runner.step("merge"):
+            merged = merge_fragments(
+                fragments,
+                labelled,
+                edges_from,
+                self.folder.work / "merge",
+                fewest,
+                math.floor(largest.voxels(size) + 1e-9) if largest else None,
+                self.runner,
+            )
         self.facts["merge"] = merged.to_dict()
         return merged
 

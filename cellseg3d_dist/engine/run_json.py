@@ -11,6 +11,7 @@ from typing import Any
 import cellseg3d_dist
 from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.runner import Runner
+from cellseg3d_dist.engine.stage import peak_rss
 
 _REPORTED = (
     "numpy", "numba", "zarr", "dask", "distributed", "scipy", "scikit-image", "torch", "monai",
@@ -21,15 +22,13 @@ def note_end(
     folder: RunFolder, runner: Runner, status: str, facts: dict[str, Any], **more: Any
 ) -> None:
     """Bring ``run.json`` up to date, timings of earlier sittings kept."""
-    earlier = {entry["stage"]: entry for entry in folder.status().get("stages", [])}
+    before = folder.status()
+    earlier = {entry["stage"]: entry for entry in before.get("stages", [])}
     for summary in runner.summaries:
-        entry = summary.to_dict()
-        before = earlier.get(summary.stage)
-        if before:
-            for key in ("executed", "voxels", "seconds"):
-                entry[key] += before[key]
-            entry["peak_rss"] = max(entry["peak_rss"], before["peak_rss"])
-        earlier[summary.stage] = entry
+        earlier[summary.stage] = summary.with_earlier(earlier.get(summary.stage, {}))
+    steps = dict(before.get("steps", {}))
+    for name, seconds in runner.steps.items():
+        steps[name] = steps.get(name, 0.0) + seconds
     runner.summaries_noted()
     failed = [
         {"block": list(block.index), "stage": stage, "error": error}
@@ -38,7 +37,10 @@ def note_end(
     folder.update_status(
         status=status,
         ended=now_text(),
+        seconds=before.get("seconds", 0.0) + runner.seconds_since_noted(),
         stages=list(earlier.values()),
+        steps=steps,
+        driver_peak_rss=max(before.get("driver_peak_rss", 0), peak_rss()),
         failed_blocks=failed,
         **({"facts": facts} if facts else {}),
         **more,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
@@ -19,21 +20,65 @@ from cellseg3d_dist.grid import Block, Selection
 
 log = logging.getLogger(__name__)
 
+_NOT_SUMMED = ("stage", "blocks", "peak_rss")
+
 
 @dataclass
 class StageSummary:
-    """What a stage took and what failed; kept in ``run.json``."""
+    """What a stage took; kept in ``run.json``.
+
+    Attributes
+    ----------
+    blocks, executed : int
+        Blocks in all, and those done in this sitting.
+    voxels : int
+        In the write regions of the blocks done.
+    seconds : float
+        From the stage's begin to its end.
+    busy_seconds, cpu_seconds : float
+        Of all blocks, on whatever worker: time, and processor time of all threads.
+    first_blocks, first_seconds
+        Of the blocks that were a process's first of this stage, how many, and their part of
+        ``busy_seconds``.
+    read_bytes, written_bytes : int
+        Through read and write calls of the workers, while they did blocks.
+    peak_rss : int
+        Largest memory that a worker has had until then, in bytes.
+    """
 
     stage: str
     blocks: int = 0
     executed: int = 0
     voxels: int = 0
     seconds: float = 0.0
+    busy_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    first_blocks: int = 0
+    first_seconds: float = 0.0
+    read_bytes: int = 0
+    written_bytes: int = 0
     peak_rss: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return dict(vars(self))
+    def add(self, block: Block, record: BlockRecord) -> None:
+        """Count a block that was done."""
+        seconds = record.get("seconds", 0.0)
+        self.executed += 1
+        self.voxels += block.write_region.size
+        self.busy_seconds += seconds
+        if record.get("first_here"):
+            self.first_blocks += 1
+            self.first_seconds += seconds
+        self.cpu_seconds += record.get("cpu_seconds", 0.0)
+        self.read_bytes += record.get("read_bytes", 0)
+        self.written_bytes += record.get("written_bytes", 0)
+        self.peak_rss = max(self.peak_rss, record.get("peak_rss", 0))
+
+    def with_earlier(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """As JSON, with what earlier sittings noted."""
+        own = vars(self)
+        summed = {key: own[key] + entry.get(key, 0) for key in own if key not in _NOT_SUMMED}
+        peak = max(self.peak_rss, entry.get("peak_rss", 0))
+        return own | summed | {"peak_rss": peak}
 
 
 @dataclass
@@ -50,6 +95,8 @@ class Runner:
         Once requested, no new blocks are taken, and runs end when those in flight are noted.
     decided : dict
         What decided the stages run so far, by name.
+    steps : dict
+        Seconds of what is done on the driver, by name, see :meth:`step`.
     """
 
     folder: RunFolder
@@ -62,6 +109,8 @@ class Runner:
     summaries: list[StageSummary] = field(default_factory=list)
     failed: dict[int, tuple[Block, str, str]] = field(default_factory=dict)
     decided: dict[str, BlockRecord] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)
+    _noted: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.stop.tell(self.executor.stop)
@@ -70,6 +119,23 @@ class Runner:
         """Forget executed counts that have been written down, keeping their sum."""
         self.executed += sum(summary.executed for summary in self.summaries)
         self.summaries.clear()
+        self.steps.clear()
+
+    def seconds_since_noted(self) -> float:
+        """Seconds since this was asked for, or since this runner is there."""
+        before, self._noted = self._noted, time.monotonic()
+        return self._noted - before
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what is done on the driver; stages that run meanwhile are not counted."""
+        began, first = time.monotonic(), len(self.summaries)
+        try:
+            yield
+        finally:
+            meanwhile = sum(summary.seconds for summary in self.summaries[first:])
+            took = time.monotonic() - began - meanwhile
+            self.steps[name] = self.steps.get(name, 0.0) + took
 
     def run(self, stage: Stage, selection: Selection) -> Iterator[BlockRecord]:
         """Run a stage and give all its records, those of earlier sittings included.
@@ -118,9 +184,7 @@ class Runner:
             self.failed[outcome.block.number] = (outcome.block, stage.name, outcome.error)
             return
         journal.append(outcome.block.number, outcome.record)
-        summary.executed += 1
-        summary.voxels += outcome.block.write_region.size
-        summary.peak_rss = max(summary.peak_rss, outcome.record.get("peak_rss", 0))
+        summary.add(outcome.block, outcome.record)
         self.progress.advance(outcome.block.write_region.size)
 
     def _strike_out_damaged(self, stage: Stage, selection: Selection, journal: Journal) -> None:

@@ -107,8 +107,9 @@ class Sitting:
 
 def execute(run: Run, client: Client | None, progress: Progress | None) -> RunResult:
     """Carry out a run on a cluster of its own, or on the client's."""
+    began = time.monotonic()
     with sitting(run.folder, run.config, run.plan, client, progress) as seat:
-        result = carry_out(run, seat)
+        result = carry_out(run, seat, time.monotonic() - began)
     clear(run)
     return result
 
@@ -156,8 +157,11 @@ def _executor(
         yield DaskExecutor(reached)
 
 
-def carry_out(run: Run, seat: Sitting) -> RunResult:
-    """Carry out a run whose folder is held; one that is finished and intact executes nothing."""
+def carry_out(run: Run, seat: Sitting, waited: float = 0.0) -> RunResult:
+    """Carry out a run whose folder is held; one that is finished and intact executes nothing.
+
+    ``waited`` are seconds it took to have workers.
+    """
     folder = run.folder
     header = {"version": cellseg3d_dist.__version__, "config": run.config.deciding()}
     runner = Runner(
@@ -166,6 +170,7 @@ def carry_out(run: Run, seat: Sitting) -> RunResult:
     if run.complete and output_intact(folder, run.plan.block_shape, runner):
         return RunResult(folder.path, folder.status()["facts"]["cells"], 0)
     refuse_other_version(folder)
+    runner.steps["workers"] = waited
     facts = _found(run, runner)
     return _finish(run, runner, facts)
 
@@ -212,11 +217,11 @@ def _found(run: Run, runner: Runner) -> dict[str, Any]:
 def _finish(run: Run, runner: Runner, facts: dict[str, Any]) -> RunResult:
     folder, failed = run.folder, runner.failed
     status = "blocks failed" if failed else "complete"
-    began = time.monotonic()
-    note_end(folder, runner, "reporting", facts)
+    note_end(folder, runner, "reporting", facts, disk=folder.disk_use())
     runner.progress.say("report")
-    write_run_report(folder.path, run.config, run.inputs.volume, run.plan.block_shape)
-    note_end(folder, runner, status, facts, report_seconds=time.monotonic() - began)
+    with runner.step("report"):
+        write_run_report(folder.path, run.config, run.inputs.volume, run.plan.block_shape)
+    note_end(folder, runner, status, facts)
     if failed:
         block, stage, error = next(iter(failed.values()))
         raise BlocksFailedError(
