@@ -5,6 +5,8 @@
     CellSegError
     ├── BadInputError           exit 2: a path, array, key or option that cannot be used
     │   ├── VolumeError         a stored image that cannot be opened or trusted
+    │   │   └── VoxelSizeError  it states no voxel size
+    │   ├── LabelsError         labels that are no label image
     │   ├── ConfigError         an option or config key
     │   ├── OutputError         the output folder may not be created or replaced
     │   ├── MemoryLimitError    a plan over the memory limit
@@ -31,6 +33,14 @@ class BadInputError(CellSegError):
 
 class VolumeError(BadInputError):
     """A stored image that cannot be opened or trusted."""
+
+
+class VoxelSizeError(VolumeError):
+    """A stored image whose voxel size is not known."""
+
+
+class LabelsError(BadInputError):
+    """Labels that are not integers or are negative; of no use in whatever block they are."""
 
 
 class ConfigError(BadInputError):

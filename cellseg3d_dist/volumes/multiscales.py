@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from cellseg3d_dist.errors import VolumeError
+from cellseg3d_dist.errors import VolumeError, VoxelSizeError
 from cellseg3d_dist.volumes.storage import JSONObject, join, read_json
 
 Size = tuple[float, float, float]
@@ -102,7 +102,7 @@ class Multiscale:
         """
         level = self.level(number)
         if level.scale is None:
-            raise VolumeError(
+            raise VoxelSizeError(
                 f"{self.location} has no scale for level {number}, so no voxel size. "
                 "Give voxel_size."
             )
@@ -125,7 +125,7 @@ class Multiscale:
         unit = self.units[axis]
         name = self.axes[axis]
         if unit is None:
-            raise VolumeError(
+            raise VoxelSizeError(
                 f"{self.location} gives no unit along {name}, so its voxel size is not known. "
                 "Give voxel_size."
             )

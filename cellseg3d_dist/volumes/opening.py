@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from cellseg3d_dist.errors import ConfigError, VolumeError
+from cellseg3d_dist.errors import ConfigError, VolumeError, VoxelSizeError
 from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.volumes.checks import ArrayInfo, array_info, check_separator
@@ -224,7 +224,7 @@ def _open_plain(info: ArrayInfo, wanted: _Wanted) -> Volume:
 
 def _needed_size(location: str, wanted: _Wanted) -> Size:
     if wanted.voxel_size is None:
-        raise VolumeError(
+        raise VoxelSizeError(
             f"{location} is an array without a voxel size. Give voxel_size (z, y, x) in "
             "micrometres."
         )
@@ -360,7 +360,7 @@ def _open_tiff(path: Path, wanted: _Wanted) -> Volume:
     found = tiff_volume(path)
     size = found.voxel_size if wanted.voxel_size is None else wanted.voxel_size
     if size is None:
-        raise VolumeError(
+        raise VoxelSizeError(
             f"{path} states no voxel size that can be trusted (resolution tags are not). Give "
             "voxel_size (z, y, x) in micrometres."
         )

@@ -223,9 +223,11 @@ class ArraySource:
         return part.copy() if np.may_share_memory(part, self._memory()) else part
 
     def signature(self, *, files: bool) -> list[Any]:
-        """Hash of all bytes of an ndarray; the metadata of a Zarr array."""
+        """Hash of all bytes of an ndarray; metadata of a Zarr array, name of a dask array."""
         if isinstance(self.array, zarr.Array):
             return [str(self.array.metadata.to_dict())]
+        if hasattr(self.array, "__dask_graph__"):
+            return [str(self.array.name)]
         return [hashlib.blake2b(np.ascontiguousarray(self.array).view(np.uint8).data).hexdigest()]
 
     def _memory(self) -> np.ndarray[Any, Any]:
