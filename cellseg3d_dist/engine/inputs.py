@@ -32,15 +32,17 @@ class MaskInput:
     offset: Triple
 
     @classmethod
-    def fitting(cls, volume: Volume, full_shape: Triple, offset: Triple) -> MaskInput:
+    def fitting(
+        cls, volume: Volume, full_shape: Triple, offset: Triple, what: str = "mask"
+    ) -> MaskInput:
         """A mask for an image whose stored level has ``full_shape``, read from ``offset`` on."""
         factors = []
         for n, m in zip(full_shape, volume.shape, strict=True):
             factor = max(1, round(n / m)) if m else 0
             if not m or (ceil_div(n, factor) != m and n // factor != m):
                 raise ConfigError(
-                    f"mask {volume.location} has shape {volume.shape}, the image {full_shape}. "
-                    f"Give a mask of that shape or one that is smaller by whole factors."
+                    f"{what} {volume.location} has shape {volume.shape}, the image {full_shape}. "
+                    f"Give a {what} of that shape or one that is smaller by whole factors."
                 )
             factors.append(factor)
         z, y, x = factors
@@ -48,6 +50,11 @@ class MaskInput:
 
     def read(self, region: Region) -> npt.NDArray[np.bool_]:
         """Where the mask is not 0, each of its voxels repeated over the image's."""
+        inside: npt.NDArray[np.bool_] = self.values(region) != 0
+        return inside
+
+    def values(self, region: Region) -> npt.NDArray[Any]:
+        """What is stored, each voxel repeated over the image's."""
         stored = region.shift(self.offset)
         last = (n - 1 for n in self.volume.shape)
         index = [
@@ -58,8 +65,8 @@ class MaskInput:
         high = tuple(int(i[-1]) + 1 for i in index)
         coarse = self.volume.read(Region((low[0], low[1], low[2]), (high[0], high[1], high[2])))
         z, y, x = (i - a for i, a in zip(index, low, strict=True))
-        inside: npt.NDArray[np.bool_] = coarse[np.ix_(z, y, x)] != 0
-        return inside
+        repeated: npt.NDArray[Any] = coarse[np.ix_(z, y, x)]
+        return repeated
 
 
 @dataclass(frozen=True)
