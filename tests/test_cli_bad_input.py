@@ -42,6 +42,7 @@ def test_paths_that_hold_no_image(cli, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("hello")
     (tmp_path / "scan.h5").write_bytes(b"\x89HDF")
+    (tmp_path / "scan.ims").write_bytes(b"\x89HDF")
     (tmp_path / "bad.tif").write_bytes(b"II*\0")
     (tmp_path / "empty.tif").write_bytes(b"")
     for name, match in [
@@ -49,7 +50,8 @@ def test_paths_that_hold_no_image(cli, tmp_path):
         ("text.txt/inside", "does not exist"),
         ("empty", "/empty holds no image"),
         ("text.txt", "text.txt is a file, but no TIFF"),
-        ("scan.h5", "Convert it to OME-Zarr or TIFF"),
+        ("scan.h5", "is no HDF5 file"),
+        ("scan.ims", "Convert it to OME-Zarr or TIFF"),
         ("bad.tif", "bad.tif cannot be opened as TIFF"),
         ("empty.tif", "empty.tif is a file, but no TIFF"),
         ("x" * 300, "x cannot be looked up .*File name too long"),

@@ -308,7 +308,9 @@ def test_paths_that_hold_nothing(tmp_path):
     (tmp_path / "a.txt").write_text("hello")
     refused(tmp_path / "a.txt", "is a file, but no TIFF")
     (tmp_path / "a.h5").write_bytes(b"\x89HDF")
-    refused(tmp_path / "a.h5", "Convert it")
+    refused(tmp_path / "a.h5", "no HDF5 file")
+    (tmp_path / "a.ims").write_bytes(b"\x89HDF")
+    refused(tmp_path / "a.ims", "Convert it")
     refused(tmp_path / ("x" * 300), "cannot be looked up|does not exist")
     refused(3, "int cannot be opened")
 

@@ -1,6 +1,6 @@
 """Stored volumes: open, create, validate, downsample, convert.
 
-The only package that imports zarr, ome-zarr or tifffile.
+The only package that imports zarr, ome-zarr, tifffile or h5py.
 """
 
 from cellseg3d_dist.volumes.convert import Conversion, create_conversion

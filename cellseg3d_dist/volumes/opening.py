@@ -1,4 +1,4 @@
-"""Open whatever a user points at: OME-Zarr, plain Zarr, TIFF, a URL, an array."""
+"""Open whatever a user points at: OME-Zarr, plain Zarr, TIFF, HDF5, a URL, an array."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cellseg3d_dist.errors import ConfigError, VolumeError, VoxelSizeError
 from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.volumes.checks import ArrayInfo, array_info, check_separator
+from cellseg3d_dist.volumes.hdf5 import hdf5_parts, hdf5_volume
 from cellseg3d_dist.volumes.multiscales import (
     Multiscale,
     Size,
@@ -44,7 +45,7 @@ from cellseg3d_dist.volumes.volume import (
 )
 
 _PLAIN_AXES = {3: "zyx", 4: "czyx", 5: "tczyx"}
-_CONVERT_FIRST = {".h5", ".hdf5", ".ims", ".czi", ".nd2", ".lif", ".raw", ".zip", ".npy", ".nii"}
+_CONVERT_FIRST = {".ims", ".czi", ".nd2", ".lif", ".raw", ".zip", ".npy", ".nii"}
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def open_volume(
     Parameters
     ----------
     source
-        OME-Zarr 0.4 or 0.5 (a group), a Zarr array, a 3D TIFF or a folder of TIFF planes, as
-        path or URL (http, https, s3); or a zarr.Array, ndarray or dask array. Axes of plain
+        OME-Zarr 0.4 or 0.5 (a group), a Zarr array, a 3D TIFF, a folder of TIFF planes or a
+        dataset of an HDF5 file (``image.h5`` or ``image.h5/name``), as path or URL (http,
+        https, s3; not TIFF and HDF5); or a zarr.Array, ndarray or dask array. Axes of plain
         arrays are zyx, czyx or tczyx by their number, or Zarr 3's ``dimension_names``.
     voxel_size
         (z, y, x) in micrometres, of the level that is opened. Needed where the metadata give
@@ -152,6 +154,9 @@ def _open_path(location: str, wanted: _Wanted) -> Volume:
             is_folder, exists = path.is_dir(), path.exists()
         except OSError as error:
             raise VolumeError(f"{location} cannot be looked up ({error}).") from error
+        inside = None if is_folder else hdf5_parts(path)
+        if inside is not None:
+            return _open_hdf5(path, inside, wanted)
         if not exists:
             raise VolumeError(f"{location} does not exist.")
         if is_tiff(path):
@@ -374,4 +379,15 @@ def _open_tiff(path: Path, wanted: _Wanted) -> Volume:
         (size, (0.0, 0.0, 0.0)),
         wanted,
         channels=found.channels,
+    )
+
+
+def _open_hdf5(path: Path, inside: tuple[Path, str], wanted: _Wanted) -> Volume:
+    if wanted.level != 0:
+        raise VolumeError(f"{path} is HDF5, so it has no level {wanted.level}.")
+    found = hdf5_volume(*inside)
+    size = found.voxel_size or _needed_size(str(path), wanted)
+    geometry = (wanted.voxel_size or size, (0.0, 0.0, 0.0))
+    return _make_volume(
+        str(path), found.source, "hdf5", found.sizes, found.chunk, found.dtype, geometry, wanted
     )

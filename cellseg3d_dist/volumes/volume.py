@@ -17,7 +17,7 @@ from cellseg3d_dist.grid import Region, Triple
 from cellseg3d_dist.volumes.multiscales import Size
 from cellseg3d_dist.volumes.storage import is_url, naming_errors, native, open_zarr, read_bytes
 
-Kind = Literal["zarr", "tiff", "array"]
+Kind = Literal["zarr", "tiff", "hdf5", "array"]
 
 _MOST_FILES = 20_000
 
