@@ -1,40 +1,40 @@
 """One-to-one assignment on sparse pairs: the optimum of a dense Hungarian, without the matrix.
 
-The sought matching has the most pairs at or above the threshold and, among those matchings,
-the largest sum of scores over all its pairs. Three exact steps make it cheap:
+The sought matching has the most pairs at or above the threshold (hits) and, among those
+matchings, the largest sum of scores over all its pairs. Two exact steps make it cheap:
 
-1. A *dominant* pair is settled at once. Take (t, p) at or above the threshold, and the best
-   other pair of t and of p. If not both of these reach the threshold, and their scores add
-   up to no more than that of (t, p), then swapping them for (t, p) never loses.
-2. What is left falls into connected groups; one without a pair at the threshold has no hits,
-   and of a star (one instance against several) the best pair is the answer.
-3. The few other groups are solved by scipy, each on its own.
+1. A *dominant* pair is settled at once. Take (t, p) and the best other pair of t and of p.
+   If their scores add up to no more than that of (t, p), and one of them is below the
+   threshold, then swapping them for (t, p) loses neither sum nor hits: where (t, p) itself
+   is below the threshold, so are they. Settling removes t and p, which may make others
+   dominant. What is settled at one threshold is so at every higher one: thresholds are
+   taken in rising order, and each starts from what the last left.
+2. The few pairs that are left are matched by shortest augmenting paths, which stay within
+   their connected group (:mod:`cellseg3d_dist.metrics.augmenting`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
-_DENSE_CELLS = 4_000_000
-"""Largest group solved as a dense matrix, 32 MB of costs."""
+from cellseg3d_dist.metrics.augmenting import assign
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs of instances with a score above 0; each (row, column) at most once.
+    """Pairs of instances with a score; each (row, column) at most once, sorted by row.
 
     Attributes
     ----------
     rows, columns : (n,) int64
         Index of the true and of the predicted instance.
     scores : (n,) float64
-        Above 0, at most 1.
+        Not negative.
     n_rows, n_columns : int
         Number of true and predicted instances, those without a pair included.
     """
@@ -45,142 +45,193 @@ class Pairs:
     n_rows: int
     n_columns: int
 
-    def only(self, keep: NDArray[np.bool_]) -> Pairs:
-        """The pairs that ``keep`` marks, of the same instances."""
-        return Pairs(
-            self.rows[keep], self.columns[keep], self.scores[keep], self.n_rows, self.n_columns
-        )
 
-
-def match_pairs(pairs: Pairs, threshold: float, *, unique_from_half: bool) -> NDArray[np.float64]:
-    """Scores of the matched pairs that reach the threshold, sorted.
+def match_pairs(
+    pairs: Pairs, thresholds: Sequence[float], *, unique_from_half: bool
+) -> list[NDArray[np.float64]]:
+    """Scores of the matched pairs that reach each threshold, sorted.
 
     Parameters
     ----------
     pairs : Pairs
-    threshold : float
+    thresholds : floats
     unique_from_half : bool
         Whether two pairs of one instance can both score 0.5 or more only where both are
         exactly 0.5 and nothing else competes, as for IoU.
     """
-    if unique_from_half and threshold >= 0.5:
-        hits = pairs.only(pairs.scores >= threshold)
-        hits = hits.only(_first_of_each(hits.rows))
-        hits = hits.only(_first_of_each(hits.columns))
-        return np.sort(hits.scores)
-    found = []
-    rest = pairs
-    while True:
-        settled = _dominant(rest, threshold)
-        if not settled.any():
-            break
-        found.append(rest.scores[settled])
-        busy_row = np.zeros(rest.n_rows, bool)
-        busy_column = np.zeros(rest.n_columns, bool)
-        busy_row[rest.rows[settled]] = True
-        busy_column[rest.columns[settled]] = True
-        rest = rest.only(~(busy_row[rest.rows] | busy_column[rest.columns]))
-    found.extend(_solve_groups(rest, threshold))
-    return np.sort(np.concatenate([np.empty(0), *found]))
+    matched: list[NDArray[np.float64]] = [np.empty(0)] * len(thresholds)
+    settled, rest = np.empty(0), pairs
+    for n in np.argsort(thresholds, kind="stable"):
+        threshold = float(thresholds[n])
+        if unique_from_half and threshold >= 0.5:
+            found = rest.scores[_first_hits(rest.rows, rest.columns, rest.scores, threshold)]
+        else:
+            rest, dominant = _without_dominant(rest, threshold)
+            settled = np.concatenate([settled, dominant])
+            found = rest.scores[_best_matching(rest, threshold)]
+        both = np.concatenate([settled, found])
+        matched[n] = np.sort(both[both >= threshold])
+    return matched
 
 
-def _first_of_each(values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    first = np.zeros(len(values), bool)
-    first[np.unique(values, return_index=True)[1]] = True
-    return first
-
-
-def _best_other(index: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each pair the best score among the other pairs of its instance; 0 if alone."""
-    order = np.lexsort((-scores, index))
-    sorted_index, sorted_scores = index[order], scores[order]
-    first = np.ones(len(index), bool)
-    first[1:] = sorted_index[1:] != sorted_index[:-1]
-    starts = np.flatnonzero(first)
-    lengths = np.diff(np.append(starts, len(index)))
-    second = np.zeros(len(starts))
-    second[lengths > 1] = sorted_scores[starts[lengths > 1] + 1]
-    group = np.cumsum(first) - 1
-    other = np.empty(len(index))
-    other[order] = np.where(first, second[group], sorted_scores[starts][group])
-    return other
-
-
-def _dominant(pairs: Pairs, threshold: float) -> NDArray[np.bool_]:
-    """Pairs of step 1, none sharing an instance."""
-    row_other = _best_other(pairs.rows, pairs.scores)
-    column_other = _best_other(pairs.columns, pairs.scores)
-    settled: NDArray[np.bool_] = (
-        (pairs.scores >= threshold)
-        & ((row_other < threshold) | (column_other < threshold))
-        & (row_other + column_other <= pairs.scores)
+def _without_dominant(pairs: Pairs, threshold: float) -> tuple[Pairs, NDArray[np.float64]]:
+    """The pairs that step 1 leaves, of fewer instances, and the scores of those it settles."""
+    row_starts, column_starts = (
+        starts(pairs.rows, pairs.n_rows),
+        starts(pairs.columns, pairs.n_columns),
     )
-    # two dominant pairs share an instance only where their scores are equal: keep one
-    chosen = np.flatnonzero(settled)
-    chosen = chosen[_first_of_each(pairs.rows[chosen])]
-    chosen = chosen[_first_of_each(pairs.columns[chosen])]
-    settled[:] = False
-    settled[chosen] = True
-    return settled
-
-
-def _solve_groups(pairs: Pairs, threshold: float) -> list[NDArray[np.float64]]:
-    """Steps 2 and 3."""
-    if not len(pairs.scores):
-        return []
-    n = pairs.n_rows + pairs.n_columns
-    links = coo_array(
-        (np.ones(len(pairs.rows), bool), (pairs.rows, pairs.n_rows + pairs.columns)), (n, n)
+    settled, keep_row, keep_column = _settle(
+        row_starts,
+        column_starts,
+        _grouped(pairs.columns, column_starts),
+        pairs.rows,
+        pairs.columns,
+        pairs.scores,
+        threshold,
     )
-    group = connected_components(links, directed=False)[1][pairs.rows]
-    hit = pairs.scores >= threshold
-    hopeful = np.isin(group, np.unique(group[hit]))
-    order = np.flatnonzero(hopeful)
-    order = order[np.lexsort((-pairs.scores[order], group[order]))]
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    rows, columns = pairs.rows[order], pairs.columns[order]
-    star = np.zeros(len(starts), bool)
-    for index in (rows, columns):
-        if len(starts):
-            star |= np.minimum.reduceat(index, starts) == np.maximum.reduceat(index, starts)
-    found = [pairs.scores[order[starts[star]]]]
-    ends = np.append(starts[1:], len(order))
-    for start, end in zip(starts[~star], ends[~star], strict=True):
-        members = order[start:end]
-        found.append(
-            _solve(pairs.rows[members], pairs.columns[members], pairs.scores[members], threshold)
-        )
-    return found
+    keep = keep_row[pairs.rows] & keep_column[pairs.columns]
+    new_row, new_column = np.cumsum(keep_row) - 1, np.cumsum(keep_column) - 1
+    rest = Pairs(
+        new_row[pairs.rows[keep]],
+        new_column[pairs.columns[keep]],
+        pairs.scores[keep],
+        int(keep_row.sum()),
+        int(keep_column.sum()),
+    )
+    return rest, pairs.scores[settled]
 
 
-def _solve(
+def _best_matching(pairs: Pairs, threshold: float) -> NDArray[np.int64]:
+    """Indices of the pairs of a best matching."""
+    chosen = assign(
+        starts(pairs.rows, pairs.n_rows),
+        pairs.rows,
+        pairs.columns,
+        (pairs.scores >= threshold).astype(np.int64),
+        pairs.scores,
+        pairs.n_columns,
+    )
+    return chosen[chosen >= 0]
+
+
+@njit(cache=True, nogil=True)
+def starts(index: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Where the entries of each of ``n`` groups start once they are sorted by ``index``."""
+    ends = np.zeros(n + 1, np.int64)
+    for i in index:
+        ends[i + 1] += 1
+    for i in range(n):
+        ends[i + 1] += ends[i]
+    return ends
+
+
+@njit(cache=True, nogil=True)
+def _grouped(index: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions sorted by ``index``, in their order where it is equal."""
+    at = start[:-1].copy()
+    order = np.empty(len(index), np.int64)
+    for n in range(len(index)):
+        order[at[index[n]]] = n
+        at[index[n]] += 1
+    return order
+
+
+@njit(cache=True, nogil=True)
+def _first_hits(
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
     scores: NDArray[np.float64],
     threshold: float,
-) -> NDArray[np.float64]:
-    """Scores of the hits of one group; its own size in place of min(n) changes no optimum."""
-    row_ids, r = np.unique(rows, return_inverse=True)
-    column_ids, c = np.unique(columns, return_inverse=True)
-    shape = (len(row_ids), len(column_ids))
-    gain = (scores >= threshold) + scores / (2 * min(shape))
-    if shape[0] * shape[1] <= _DENSE_CELLS:
-        cost = np.zeros(shape)
-        value = np.zeros(shape)
-        cost[r, c], value[r, c] = -gain, scores
-        chosen = value[linear_sum_assignment(cost)]
-    else:
-        # a full matching must exist: every row gets a column of its own that gains nothing
-        spare = np.arange(shape[0])
-        weights = csr_array(
-            (
-                np.concatenate([2 - gain, np.full(shape[0], 2.0)]),
-                (np.concatenate([r, spare]), np.concatenate([c, shape[1] + spare])),
-            ),
-            (shape[0], shape[1] + shape[0]),
-        )
-        value = csr_array((scores, (r, c)), weights.shape)
-        at_row, at_column = min_weight_full_bipartite_matching(weights)
-        chosen = np.asarray(value[at_row, at_column]).ravel()
-    result: NDArray[np.float64] = chosen[chosen >= threshold]
-    return result
+) -> NDArray[np.int64]:
+    """Pairs that reach the threshold, the first of each row and column."""
+    found = np.flatnonzero(scores >= threshold)
+    if not len(found):
+        return found
+    busy_row = np.zeros(rows[found].max() + 1, np.bool_)
+    busy_column = np.zeros(columns[found].max() + 1, np.bool_)
+    n = 0
+    for pair in found:
+        if not (busy_row[rows[pair]] or busy_column[columns[pair]]):
+            busy_row[rows[pair]] = busy_column[columns[pair]] = True
+            found[n] = pair
+            n += 1
+    return found[:n]
+
+
+@njit(cache=True, nogil=True)
+def _settle(
+    row_starts: NDArray[np.int64],
+    column_starts: NDArray[np.int64],
+    by_column: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    threshold: float,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Dominant pairs in the order found, and the rows and columns that still have a pair.
+
+    Instances, rows first, wait on a stack, each at most once; those next to a settled pair
+    are looked at again.
+    """
+    n_rows, n_columns = len(row_starts) - 1, len(column_starts) - 1
+    stack = np.arange(n_rows + n_columns)[::-1].copy()
+    waits = np.ones(n_rows + n_columns, np.bool_)
+    height = n_rows + n_columns
+    free_row, free_column = np.ones(n_rows, np.bool_), np.ones(n_columns, np.bool_)
+    settled = np.empty(min(n_rows, n_columns), np.int64)
+    n_settled = 0
+    while height:
+        height -= 1
+        node = stack[height]
+        waits[node] = False
+        # the best pair of the instance; a dominant one is best on both of its sides
+        best = -1
+        if node < n_rows:
+            if not free_row[node]:
+                continue
+            for pair in range(row_starts[node], row_starts[node + 1]):
+                if free_column[columns[pair]] and (best < 0 or scores[pair] > scores[best]):
+                    best = pair
+        else:
+            c = node - n_rows
+            if not free_column[c]:
+                continue
+            for k in range(column_starts[c], column_starts[c + 1]):
+                pair = by_column[k]
+                if free_row[rows[pair]] and (best < 0 or scores[pair] > scores[best]):
+                    best = pair
+        if best < 0:
+            if node < n_rows:
+                free_row[node] = False
+            else:
+                free_column[node - n_rows] = False
+            continue
+        r, c = rows[best], columns[best]
+        row_other, column_other = -1.0, -1.0
+        for pair in range(row_starts[r], row_starts[r + 1]):
+            if pair != best and free_column[columns[pair]]:
+                row_other = max(row_other, scores[pair])
+        for k in range(column_starts[c], column_starts[c + 1]):
+            pair = by_column[k]
+            if pair != best and free_row[rows[pair]]:
+                column_other = max(column_other, scores[pair])
+        if min(row_other, column_other) >= max(threshold, 0.0) or (
+            max(row_other, 0.0) + max(column_other, 0.0) > scores[best]
+        ):
+            continue
+        settled[n_settled] = best
+        n_settled += 1
+        free_row[r] = free_column[c] = False
+        for k in range(column_starts[c], column_starts[c + 1]):
+            other = rows[by_column[k]]
+            if free_row[other] and not waits[other]:
+                waits[other] = True
+                stack[height] = other
+                height += 1
+        for pair in range(row_starts[r], row_starts[r + 1]):
+            other = columns[pair]
+            if free_column[other] and not waits[n_rows + other]:
+                waits[n_rows + other] = True
+                stack[height] = n_rows + other
+                height += 1
+    return settled[:n_settled], free_row, free_column

@@ -26,6 +26,10 @@ from cellseg3d_dist.errors import BadInputError
 _MIX_TRUE = np.uint64(0x9E3779B97F4A7C15)
 _MIX_PRED = np.uint64(0xC2B2AE3D27D4EB4F)
 _SHIFT = np.uint64(29)
+_FEW_GAPS = 16
+"""Largest id over number of rows up to which ids are ranked through a table of all ids."""
+_MERGED_TOGETHER = 4_000_000
+"""Rows that wait before tables are merged, 96 MB; above it, as many as are merged already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +76,15 @@ class ContingencyTable:
     @classmethod
     def merge(cls, tables: Iterable[ContingencyTable]) -> ContingencyTable:
         """Sum of tables, in any order and grouping; the empty table for none."""
-        parts = list(tables)
-        if not parts:
-            return cls(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))
-        return _summed(
-            np.concatenate([t.labels_true for t in parts]),
-            np.concatenate([t.labels_pred for t in parts]),
-            np.concatenate([t.voxels for t in parts]),
-        )
+        total = cls(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))
+        waiting: list[ContingencyTable] = []
+        n_waiting = 0
+        for table in tables:
+            waiting.append(table)
+            n_waiting += len(table.voxels)
+            if n_waiting > max(len(total.voxels), _MERGED_TOGETHER):
+                total, waiting, n_waiting = _concatenated([total, *waiting]), [], 0
+        return _concatenated([total, *waiting]) if waiting else total
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The columns by name, to be stored."""
@@ -164,11 +169,34 @@ def _plain(name: str, labels: NDArray[Any]) -> NDArray[Any]:
     return flat.astype(np.uint16) if flat.dtype == np.uint8 else flat
 
 
+def ranked(labels: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Sorted distinct labels, and the rank of each label among them.
+
+    In linear time where the labels have few gaps.
+    """
+    largest = int(labels.max()) if len(labels) else 0
+    if largest > _FEW_GAPS * len(labels):
+        ids, index = np.unique(labels, return_inverse=True)
+        return ids, index
+    seen = np.zeros(largest + 1, bool)
+    seen[labels] = True
+    rank = np.cumsum(seen) - 1
+    return np.flatnonzero(seen).astype(np.uint64), rank[labels]
+
+
+def _concatenated(tables: list[ContingencyTable]) -> ContingencyTable:
+    return _summed(
+        np.concatenate([t.labels_true for t in tables]),
+        np.concatenate([t.labels_pred for t in tables]),
+        np.concatenate([t.voxels for t in tables]),
+    )
+
+
 def _sizes(
     labels: NDArray[np.uint64], voxels: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     inside = labels > 0
-    ids, index = np.unique(labels[inside], return_inverse=True)
+    ids, index = ranked(labels[inside])
     sizes = np.zeros(len(ids), np.int64)
     np.add.at(sizes, index, voxels[inside])
     return ids, sizes
@@ -178,7 +206,7 @@ def _summed(
     true: NDArray[np.uint64], pred: NDArray[np.uint64], voxels: NDArray[np.int64]
 ) -> ContingencyTable:
     """Sort the rows and add up those of the same pair."""
-    order = np.lexsort((pred, true))
+    order = _order(true, pred)
     true, pred, voxels = true[order], pred[order], voxels[order]
     first = np.ones(len(true), bool)
     first[1:] = (true[1:] != true[:-1]) | (pred[1:] != pred[:-1])
@@ -186,6 +214,16 @@ def _summed(
         starts = np.flatnonzero(first)
         true, pred, voxels = true[starts], pred[starts], np.add.reduceat(voxels, starts)
     return ContingencyTable(true, pred, voxels)
+
+
+def _order(true: NDArray[np.uint64], pred: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Positions sorted by true, then predicted label; one key of both where they fit in it."""
+    if not len(true):
+        return np.empty(0, np.int64)
+    bits = int(pred.max()).bit_length()
+    if int(true.max()).bit_length() + bits > 64:
+        return np.lexsort((pred, true))
+    return np.argsort((true << np.uint64(bits)) | pred)
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,18 @@ from numpy.typing import NDArray
 from cellseg3d_dist.errors import BadInputError
 from cellseg3d_dist.metrics.assignment import Pairs, match_pairs
 from cellseg3d_dist.metrics.contingency import ContingencyTable
+from cellseg3d_dist.metrics.overlaps import CRITERIA, Criterion, Overlaps
 
-Criterion = Literal["iou", "iot", "iop"]
-CRITERIA: tuple[Criterion, ...] = ("iou", "iot", "iop")
+__all__ = [
+    "CRITERIA",
+    "THRESHOLDS",
+    "Criterion",
+    "ForegroundScore",
+    "MatchingScore",
+    "foreground_scores",
+    "matching",
+]
+
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -77,7 +85,7 @@ class ForegroundScore:
 
 
 def matching(
-    table: ContingencyTable,
+    table: ContingencyTable | Overlaps,
     thresholds: Iterable[float] = THRESHOLDS,
     criterion: Criterion = "iou",
 ) -> tuple[MatchingScore, ...]:
@@ -89,7 +97,7 @@ def matching(
 
     Parameters
     ----------
-    table : ContingencyTable
+    table : ContingencyTable or Overlaps
         Of the whole volume: a table of one block has its instances cut.
     thresholds : floats above 0, at most 1
     criterion : 'iou', 'iot' or 'iop'
@@ -106,16 +114,20 @@ def matching(
     >>> [(s.threshold, s.tp, s.fp, s.fn) for s in matching(table, (0.5, 0.6))]
     [(0.5, 2, 0, 0), (0.6, 1, 1, 1)]
     """
-    if criterion not in CRITERIA:
-        raise BadInputError(f"Criterion {criterion!r} must be one of {', '.join(CRITERIA)}.")
-    pairs = _overlaps(table, criterion)
-    scores = []
-    for threshold in thresholds:
+    overlaps = Overlaps.of(table)
+    pairs = Pairs(
+        overlaps.rows,
+        overlaps.columns,
+        overlaps.scores(criterion),
+        overlaps.n_true,
+        overlaps.n_pred,
+    )
+    limits = [float(threshold) for threshold in thresholds]
+    for threshold in limits:
         if not 0 < threshold <= 1:
             raise BadInputError(f"Matching threshold {threshold:g} must be above 0, at most 1.")
-        matched = match_pairs(pairs, threshold, unique_from_half=criterion == "iou")
-        scores.append(_score(criterion, float(threshold), pairs, matched))
-    return tuple(scores)
+    matched = match_pairs(pairs, limits, unique_from_half=criterion == "iou")
+    return tuple(_score(criterion, limits[n], pairs, matched[n]) for n in range(len(limits)))
 
 
 def foreground_scores(table: ContingencyTable) -> ForegroundScore:
@@ -132,22 +144,6 @@ def foreground_scores(table: ContingencyTable) -> ForegroundScore:
         recall=_ratio(tp, tp + fn),
         accuracy=_ratio(n - fp - fn, n),
     )
-
-
-def _overlaps(table: ContingencyTable, criterion: Criterion) -> Pairs:
-    """Pairs of instances that share a voxel, and how much of which they share."""
-    ids_true, sizes_true = table.sizes_true()
-    ids_pred, sizes_pred = table.sizes_pred()
-    both = (table.labels_true > 0) & (table.labels_pred > 0)
-    row = np.searchsorted(ids_true, table.labels_true[both])
-    column = np.searchsorted(ids_pred, table.labels_pred[both])
-    shared = table.voxels[both]
-    whole: NDArray[np.int64]
-    if criterion == "iou":
-        whole = sizes_true[row] + sizes_pred[column] - shared
-    else:
-        whole = sizes_true[row] if criterion == "iot" else sizes_pred[column]
-    return Pairs(row, column, shared / whole, len(ids_true), len(ids_pred))
 
 
 def _score(
