@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.ndimage as ndi
+import tifffile
 from segmenting import Answer, run, store
 from skimage.segmentation import watershed
 
@@ -63,6 +64,19 @@ def test_the_cut_does_not_show(tmp_path, seeds):
         for i, shape in enumerate([(64, 64, 64), (22, 13, 17)])
     )
     assert one.labels.max() > 3
+    one.assert_same(other)
+
+
+@pytest.mark.parametrize(("seeds", "h"), [("hmaxima", 40), ("distance", 0.6)])
+def test_no_cut_shows_in_a_mouse_brain(shared_data, tmp_path, seeds, h):
+    image = tifffile.imread(shared_data / "mouse_brain_mesospim" / "c5image.tif")[:30, :44, :52]
+    source = store(tmp_path / "image.zarr", image, (5.0, 5.26, 5.26))
+    how = {"instances": "watershed", "outline_sigma": 0.65, "spot_sigma": "20um", "h": h}
+    one, other = (
+        run(source, tmp_path / str(i), seeds=seeds, block_shape=shape, flood_halo=4, **how)
+        for i, shape in enumerate([(64, 64, 64), (17, 44, 27)])
+    )
+    assert one.labels.max() > 10
     one.assert_same(other)
 
 

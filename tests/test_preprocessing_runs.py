@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 from segmenting import Answer, in_one_piece, run, store
 from test_preprocessing import Curves, smooth
 
@@ -53,6 +54,19 @@ def test_labels_are_those_of_the_preprocessed_image(tmp_path, block_shape, dtype
     assert facts["survey"]["maximum"] <= image.max()
     report = (RunFolder(tmp_path / "out").path / "report.html").read_text()
     assert "Preprocessed before cells were sought: background=30, gamma=0.8" in report
+
+
+def test_no_cut_shows_in_an_embryo(shared_data, tmp_path):
+    image = tifffile.imread(shared_data / "mouse_embryo_bbbc050" / "images" / "Emb05_t301.tif")
+    image = image[8:40, 40:100, 30:76].copy()
+    source = store(tmp_path / "image.zarr", image, (1.75, 0.8, 0.8))
+    steps = "background=100,gamma=0.8,clahe=0.02,clahe_tile=32um,median=1,tophat=4um"
+    one, other = (
+        run(source, tmp_path / str(i), preprocess=steps, block_shape=shape, flood_halo=4)
+        for i, shape in enumerate([(64, 128, 128), (32, 37, 29)])
+    )
+    assert one.labels.max() > 5
+    one.assert_same(other)
 
 
 def test_steps_keep_their_order(tmp_path):

@@ -126,8 +126,8 @@ def test_a_stop_notes_what_was_in_flight_and_resuming_does_the_rest_once(make_ru
     assert caught.value.signal_number == signal.SIGTERM
     begun = [n for n in EVERY if stage.runs(n)]
     assert 3 <= len(begun) < GRID.n_blocks
-    # one may be begun in the moment in which those that wait are taken back
-    assert 0 <= len(begun) - runner.summaries[0].executed <= 2
+    # some may be begun in the moment in which those that wait are taken back, never more than wait
+    assert 0 <= len(begun) - runner.summaries[0].executed < 16
     with pytest.raises(Interrupted):
         runner.run(Counting(tmp_path, name="next"), BLOCKS)
     assert runner.summaries[1].executed == 0

@@ -272,15 +272,13 @@ def _(step: Split, cells: Cells, at: _At) -> Cells:
 @_after.register(Artifacts)
 def _filtered(step: Size | Artifacts, cells: Cells, at: _At) -> Cells:
     n, lookup = cells.merged.n_cells, cells.merged.lookup
-    final, at_fragment = table(lookup, "final"), 0
+    final, offsets = table(lookup, "final"), table(lookup, "offsets")
     sizes = np.zeros(n + 1, np.int64)
     for part in objects_in_parts(cells.fragments, cells.blocks):
-        offsets = table(lookup, "offsets")
         starts = np.repeat(offsets[part.numbers], part.counts)
         firsts = np.repeat(np.cumsum(part.counts) - part.counts, part.counts)
         places = starts + np.arange(part.sizes.size) - firsts
         np.add.at(sizes, np.asarray(final[places], np.int64), part.sizes)
-        at_fragment += part.sizes.size
     limits = volume_limits(step, at.job.image.volume.voxel_size)
     kept = within_limits(sizes[1:], limits)
     return _renumbered(cells, at, np.where(kept, np.arange(1, n + 1), 0), cells.blocks)

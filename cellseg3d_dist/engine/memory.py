@@ -28,6 +28,10 @@ PAIRS_PER_CANDIDATE = 8
 PIECE = 128
 #: Of a voxel of W while a watershed's front is exchanged: labels, keys, landscape and words.
 EXCHANGED = 58
+#: Fragments that one task merges, of more blocks than one process reads the records of.
+GROUP_FRAGMENTS = 1 << 22
+#: Of each of them: names, sizes, parents, roots, and an edge to another group.
+FRAGMENT_BYTES = 100
 #: What torch and the network's code add to a worker.
 TORCH_BYTES = 420 * 2**20
 
@@ -245,6 +249,12 @@ def relabelling(grid: BlockGrid, itemsize: int, n_channels: int) -> BlockMemory:
     write = _voxels(grid, (0, 0, 0))
     n_bytes = WORKER_BYTES + write * (16 + n_channels * (itemsize + (itemsize > 2)))
     return BlockMemory("relabel", n_bytes, grid.block_shape, (0, 0, 0))
+
+
+def merging(grid: BlockGrid) -> BlockMemory:
+    """Merge on the workers: names, sizes, roots and edges of a group of fragments."""
+    n_bytes = WORKER_BYTES + FRAGMENT_BYTES * GROUP_FRAGMENTS
+    return BlockMemory("merge", n_bytes, grid.block_shape, (0, 0, 0))
 
 
 def pyramid(grid: BlockGrid) -> BlockMemory:

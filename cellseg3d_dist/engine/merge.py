@@ -19,6 +19,7 @@ from cellseg3d_dist.engine.block_records import (
     objects_in_parts,
 )
 from cellseg3d_dist.engine.fragments import Fragments
+from cellseg3d_dist.engine.memory import GROUP_FRAGMENTS
 from cellseg3d_dist.engine.merge_groups import merge_in_groups
 from cellseg3d_dist.engine.merge_result import MergeResult
 from cellseg3d_dist.engine.records import digest
@@ -33,8 +34,6 @@ from cellseg3d_dist.merging.union_find import Forest, Limits
 MOST_FRAGMENTS = 120_000_000
 #: It reads the records of up to this many blocks, one after the other.
 MOST_BLOCKS = 20_000
-#: Fragments that one task merges, at about 100 bytes each.
-GROUP_FRAGMENTS = 1 << 22
 #: Blocks that are looked at to know how many fragments there will be.
 _SAMPLE = 32
 #: Fragments written at a time.

@@ -15,6 +15,7 @@ from cellseg3d_dist.engine.clean_up_plan import clean_up_disk, clean_up_memory
 from cellseg3d_dist.engine.clusters import Resources, default_memory_limit, default_workers
 from cellseg3d_dist.engine.labeller_cost import check_overlap_halo, labelling_memory, overlap_halo
 from cellseg3d_dist.engine.memory import BlockMemory
+from cellseg3d_dist.engine.merge import MOST_BLOCKS
 from cellseg3d_dist.engine.method import Method
 from cellseg3d_dist.engine.predicted_cost import predicted_costs
 from cellseg3d_dist.engine.prepared import seen_volume, with_preprocessing
@@ -232,6 +233,8 @@ def _plan_for(
     stages = with_preprocessing(stages, config, volume, grid)
     itemsize = volume.dtype.itemsize
     stages += clean_up_memory(config, volume, grid)
+    if grid.n_blocks > MOST_BLOCKS:
+        stages.append(memory.merging(grid))
     stages.append(memory.relabelling(grid, itemsize, len(volume.channels)))
     stages = [_with_decoding(stage, volume) for stage in stages]
     predicting = None
@@ -297,7 +300,6 @@ def _finding(
     config, radius = method.config, kernel_radius(spec.outline_sigma)
     surveyed = (0, 0, 0) if method.predicts else radius
     stages = [memory.smoothing("survey", grid, surveyed, volume.dtype.itemsize)]
-    z, y, x = (2 * h for h in flood_halo)
     if method.labeller is not None:
         return stages + labelling_memory(method, volume, grid, flood_halo), False
     if method.decodes:
