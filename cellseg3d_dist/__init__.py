@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cellseg3d_dist.comparison import compare
     from cellseg3d_dist.instances.clean_up import clean_up
     from cellseg3d_dist.phantoms import phantom
-    from cellseg3d_dist.segmentation import plan, relabel, resume, segment
+    from cellseg3d_dist.segmentation import estimate, plan, relabel, resume, segment
     from cellseg3d_dist.training.train import train
     from cellseg3d_dist.volumes import open_volume
 
@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "clean_up": "cellseg3d_dist.instances.clean_up",
     "compare": "cellseg3d_dist.comparison",
+    "estimate": "cellseg3d_dist.segmentation",
     "label": "cellseg3d_dist.arrays",
     "measure": "cellseg3d_dist.arrays",
     "merge": "cellseg3d_dist.arrays",
@@ -40,6 +41,7 @@ _WHERE = {
 __all__ = [
     "clean_up",
     "compare",
+    "estimate",
     "label",
     "measure",
     "merge",

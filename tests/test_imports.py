@@ -33,6 +33,7 @@ ORDER = (
     "engine",
     "arrays",
     "report",
+    "costs",
     "phantoms",
     "conversion",
     "segmentation",

@@ -54,6 +54,7 @@ from cellseg3d_dist.cli.options import (
     VoxelSize,
     Workers,
     option,
+    triple,
 )
 from cellseg3d_dist.cli.terminal import command_line, progress_bar
 
@@ -216,7 +217,26 @@ def status(out: Out, as_json: AsJson = False) -> None:
 
 def plan(
     ctx: typer.Context,
-    image: Image,
+    image: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[IMAGE]",
+            help="OME-Zarr, Zarr array or TIFF; path or URL.",
+            show_default=False,
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None, option("In place of IMAGE: voxels of one that is to come.", "Z,Y,X")
+    ] = None,
+    dtype: Annotated[str, option("Type of that volume [uint16].", "TYPE")] = "uint16",
+    measured: Annotated[
+        list[str] | None,
+        option("Finished run to predict time by; two of different size tell more.", "RUN"),
+    ] = None,
+    occupied: Annotated[
+        float | None,
+        option("Share of the volume in blocks with cells, 0-1 [as measured].", "X"),
+    ] = None,
     config: Config = None,
     model: Model = None,
     instances: Instances = None,
@@ -248,8 +268,16 @@ def plan(
     """Show what segment would do, and create nothing. Blocks, memory, disk and time."""
     from cellseg3d_dist import segmentation
 
-    options = {k: v for k, v in ctx.params.items() if k not in ("image", "as_json")}
-    made = segmentation.plan(image, **_given(**options))
+    own = ("image", "shape", "dtype", "measured", "occupied", "as_json")
+    options = {key: value for key, value in ctx.params.items() if key not in own}
+    made = segmentation.estimate(
+        image,
+        measured or (),
+        shape=None if shape is None else triple(shape, "--shape"),
+        dtype=dtype,
+        occupied=occupied,
+        **_given(**options),
+    )
     typer.echo(json.dumps(made.to_dict(), indent=1) if as_json else "\n".join(made.lines()))
 
 

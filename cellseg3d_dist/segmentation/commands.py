@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.plan import Plan
 from cellseg3d_dist.engine.series import Series
 from cellseg3d_dist.paths import absolute_path
-from cellseg3d_dist.segmentation.preparing import Order, begun, planned, taken_up
+from cellseg3d_dist.segmentation.estimating import estimate
+from cellseg3d_dist.segmentation.preparing import Order, begun, taken_up
 from cellseg3d_dist.segmentation.relabelling import order_again
 from cellseg3d_dist.segmentation.running import RunResult, execute
 from cellseg3d_dist.segmentation.time_series import (
@@ -158,9 +158,4 @@ def relabel(
 
 def plan(image: Any, **options: Any) -> Plan:
     """What :func:`segment` would do: blocks, memory, disk and hours. Nothing is created."""
-    order = Order.of(image, options)
-    times = order.times()
-    if times is None:
-        return planned(order.single())
-    each, n = planned(order.at(times.start)), len(times)
-    return replace(each, n_times=n, disk_bytes=n * each.disk_bytes, hours=n * each.hours)
+    return estimate(image, **options).plan

@@ -147,6 +147,7 @@ def created(ready: Checked, folder: RunFolder, overwrite: bool, status: str = "r
         "deciding": config.deciding(),
         "model": method.facts(),
         "plan": ready.plan.to_dict(),
+        "dtype": str(inputs.volume.dtype),
         "versions": versions(),
     }
     create_output(folder.path, overwrite, content)
@@ -169,14 +170,6 @@ def _begins(ready: Checked) -> dict[str, Any]:
 def begun(order: Order, out: Path, overwrite: bool, client: Client | None) -> Run:
     """Check an order and create its run folder."""
     return created(checked(order, out, overwrite, client), RunFolder(out.absolute()), overwrite)
-
-
-def planned(order: Order) -> Plan:
-    """The plan of an order; nothing is created."""
-    method = resolve_method(order.config)
-    volume = open_inputs(method.config, order.stored).volume
-    check_options(method.config, volume)
-    return make_plan(method, volume)
 
 
 def taken_up(folder: RunFolder, how: dict[str, Any], client: Client | None) -> Run | RunResult:
