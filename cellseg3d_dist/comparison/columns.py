@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from cellseg3d_dist.comparison.basis import Basis
 from cellseg3d_dist.comparison.prediction import HALF, Prediction, Scores
 from cellseg3d_dist.report.words import criterion_name
+
+_PLOTTED = ("F1", "mean F1", "AP50", "PQ", "Dice")
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,7 @@ def columns(basis: Basis) -> Iterator[Column]:
 
 def plotted(basis: Basis) -> list[Column]:
     """The few that bars and boxes show."""
-    wanted = ("F1", "mean F1", "AP50", "PQ", "Dice")
-    return [c for c in columns(basis) if c.name.partition(" at ")[0] in wanted]
+    return [c for c in columns(basis) if c.name.partition("@")[0] in _PLOTTED]
 
 
 def by_image(column: Column, basis: Basis, prediction: Prediction) -> list[float]:
@@ -78,7 +80,7 @@ def _all(basis: Basis) -> Iterator[Column]:
 
 
 def _at_half(criterion: str, overlap: str) -> Iterator[Column]:
-    hits = "TP are pairs of a true and a predicted cell, one to one, that overlap enough"
+    hits = f"TP are pairs of a true and a predicted cell, one to one, of {overlap} {HALF:g} or more"
     for name, metric, meaning in (
         ("F1", "f1", f"2 TP / (2 TP + FP + FN); {hits}, FP and FN the rest"),
         ("precision", "precision", "TP / (TP + FP), the share of predicted cells that are right"),
@@ -86,8 +88,11 @@ def _at_half(criterion: str, overlap: str) -> Iterator[Column]:
         ("PQ", "panoptic_quality", "panoptic quality: the overlaps of all TP over TP + FP / 2 + "
          "FN / 2 (Kirillov et al. 2019)"),
     ):  # fmt: skip
-        full = f"{name} at {overlap} {HALF:g}"
-        yield Column(full, meaning, lambda s, m=metric: s.get(m, criterion, HALF))  # type: ignore[misc]
+        yield Column(f"{name}@{HALF:g}", meaning, partial(_matched, metric, criterion))
+
+
+def _matched(metric: str, criterion: str, scores: Scores) -> float | None:
+    return scores.get(metric, criterion, HALF)
 
 
 def _section(name: str, section: str, metric: str, meaning: str) -> Column:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import cellseg3d_dist
 from cellseg3d_dist.comparison import tables, words
 from cellseg3d_dist.comparison.columns import columns
 from cellseg3d_dist.comparison.plots import Plot, draw
-from cellseg3d_dist.comparison.result import PAGE, Comparison
+from cellseg3d_dist.comparison.result import Comparison
 from cellseg3d_dist.report.drawing import DPI, png, svg
 from cellseg3d_dist.report.page import embedded, render
 from cellseg3d_dist.report.text import plural
@@ -20,17 +19,16 @@ MOST_IMAGES = 200
 _SHARPER = 2
 
 
-def files(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
-    """Figures as PNG and SVG, then the page: name and content of each."""
-    plots = list(draw(comparison.basis, words.captions(comparison.basis)))
-    shown = []
-    for plot in plots:
+def figures_and_page(comparison: Comparison) -> tuple[dict[str, bytes], str]:
+    """Figures as PNG and SVG, by file name, and the page as HTML."""
+    figures, shown = {}, []
+    for plot in draw(comparison.basis, words.captions(comparison.basis)):
         shown.append(_embedded(plot))
         plot.figure.set_dpi(_SHARPER * DPI)
-        yield f"figures/{plot.key}.png", png(plot.figure)
-        yield f"figures/{plot.key}.svg", svg(plot.figure)
-    page = render("cellseg3d_dist.comparison", "page.html.j2", _values(comparison, shown))
-    yield PAGE, page.encode()
+        figures[f"{plot.key}.png"] = png(plot.figure)
+        figures[f"{plot.key}.svg"] = svg(plot.figure)
+    values = _values(comparison, shown)
+    return figures, render("cellseg3d_dist.comparison", "page.html.j2", values)
 
 
 def _embedded(plot: Plot) -> dict[str, str]:
@@ -57,7 +55,6 @@ def _values(comparison: Comparison, plots: list[dict[str, str]]) -> dict[str, An
         "title": f"Comparison of {plural(len(basis.predictions), 'prediction')}",
         "subtitle": ", ".join(basis.names),
         "verdict": verdict,
-        "differ": test.significant,
         "contents": contents,
         "cards": cards,
         "plots": plots,

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from cellseg3d_dist.comparison.basis import Basis
 from cellseg3d_dist.comparison.columns import Column, by_image, plotted
 from cellseg3d_dist.comparison.prediction import Prediction
+from cellseg3d_dist.comparison.words import MOST_BANDS
 from cellseg3d_dist.metrics.statistics import bootstrap_interval
 from cellseg3d_dist.report import text
 from cellseg3d_dist.report.drawing import DISTINCT, INK, MUTED, figure, style
@@ -67,26 +68,37 @@ def f1_figure(basis: Basis) -> Figure:
     """F1 against the threshold: means over images with intervals, or lines of the whole."""
     made = figure(WIDTH * 0.86, 400, layout="constrained")
     axes = made.add_subplot()
+    many = len(basis.predictions) > MOST_BANDS
     for number, prediction in enumerate(basis.predictions):
         look = _look(number)
+        at = np.array(basis.thresholds)
         if len(basis.images) > 1:
             curves = np.array(basis.curves(prediction))
             values = curves.mean(axis=0)
             low, high = bootstrap_interval(curves)
-            axes.fill_between(
-                basis.thresholds, low, high, color=look["color"], alpha=0.14, linewidth=0
-            )
+            if many:
+                # bars side by side, where bands would cover each other
+                at = at + _aside(at, number, len(basis.predictions))
+                axes.vlines(at, low, high, color=look["color"], linewidth=1.2, alpha=0.7)
+            else:
+                axes.fill_between(at, low, high, color=look["color"], alpha=0.14, linewidth=0)
         else:
             values = np.array(prediction.whole.f1(basis.criterion, basis.thresholds))
         axes.plot(
-            basis.thresholds, values, label=_name(prediction), markersize=6, linewidth=1.8,
-            markeredgecolor="white", markeredgewidth=0.7, **look,
+            at, values, label=_name(prediction), markersize=4.5 if many else 6,
+            linewidth=1.2 if many else 1.8, markeredgecolor="white", markeredgewidth=0.7, **look,
         )  # fmt: skip
     axes.set_ylim(0, 1.02)
     axes.set_xticks(basis.thresholds, [f"{t:g}" for t in basis.thresholds])
     style(axes, f"{criterion_name(basis.criterion)} threshold", "F1")
     _legend(made, axes)
     return made
+
+
+def _aside(at: Any, number: int, of: int) -> float:
+    """Where the points of one of several predictions go, over half a step of the axis."""
+    step = float(np.diff(at).min()) if len(at) > 1 else 0.1
+    return step * 0.5 * (number / (of - 1) - 0.5)
 
 
 def bars_figure(basis: Basis) -> Figure | None:
@@ -197,7 +209,7 @@ def _counts_by_image(basis: Basis) -> Figure | None:
     every = [n for points in pairs.values() for point in points for n in point]
     if any(n is None for n in every):
         return None
-    made = figure(WIDTH * 0.74, 430, layout="constrained")
+    made = figure(WIDTH * 0.66, 430, layout="constrained")
     axes = made.add_subplot()
     low, top = _equal_axes(axes, np.array(every, dtype=float))
     axes.plot((low, top), (low, top), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)

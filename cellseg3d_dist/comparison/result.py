@@ -1,10 +1,8 @@
-"""What a comparison found, and the folder it is written to."""
+"""What a comparison found."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +12,13 @@ import cellseg3d_dist
 from cellseg3d_dist.comparison import tables, words
 from cellseg3d_dist.comparison.basis import Basis
 from cellseg3d_dist.comparison.prediction import Prediction
-from cellseg3d_dist.errors import EnvironmentFailedError, OutputError
-from cellseg3d_dist.measuring.writing import replacing
 from cellseg3d_dist.metrics.statistics import GroupTest
-from cellseg3d_dist.paths import absolute_path
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+#: What its document says it is.
 PROGRAM, KIND = "cellseg3d_dist", "comparison"
-#: Its results for programs, and the mark of a folder that may be replaced.
-RESULT = "comparison.json"
-PAGE = "comparison.html"
 
 
 @dataclass(frozen=True)
@@ -82,74 +75,3 @@ class Comparison:
             "statements": list(self.statements),
             "cautions": list(self.cautions),
         }
-
-    def write(self, folder: Path) -> Path:
-        """Write page, figures and tables into a folder that :func:`new_folder` allowed.
-
-        Returns
-        -------
-        Path
-            Of the page.
-
-        Raises
-        ------
-        EnvironmentFailedError
-            If it cannot be written.
-        """
-        # matplotlib and its fonts only where something is drawn
-        from cellseg3d_dist.comparison.page import files
-
-        try:
-            (folder / "figures").mkdir(parents=True, exist_ok=True)
-            for name, content in self._files(files(self)):
-                with replacing(folder / name) as part:
-                    part.write_bytes(content)
-        except OSError as error:
-            where = error.filename or folder
-            raise EnvironmentFailedError(f"{where} cannot be written: {error.strerror}.") from error
-        return folder / PAGE
-
-    def _files(self, drawn: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-        # the mark first, so that what a stop leaves behind can be replaced
-        yield RESULT, json.dumps(self.to_dict(), indent=1, ensure_ascii=False).encode()
-        yield "scores.csv", tables.tidy_csv(self.predictions).encode()
-        yield "pairs.csv", tables.pairs_csv(self.test).encode()
-        yield from drawn
-
-
-def new_folder(out: str | Path, overwrite: bool) -> Path:
-    """A folder that a comparison may be written to; nothing is created.
-
-    Raises
-    ------
-    OutputError
-        If it holds anything that may not be replaced.
-    """
-    folder = absolute_path(out)
-    if not folder.exists() and not folder.is_symlink():
-        return folder
-    if not folder.is_dir():
-        raise OutputError(f"{folder} is a file. Give a folder that does not exist.")
-    try:
-        empty = not any(folder.iterdir())
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be read: {error.strerror}.") from error
-    if empty:
-        return folder
-    if not _is_ours(folder):
-        raise OutputError(f"{folder} is not empty and holds no comparison. Give another folder.")
-    if not overwrite:
-        raise OutputError(f"{folder} holds a comparison. Give another folder, or --overwrite.")
-    return folder
-
-
-def _is_ours(folder: Path) -> bool:
-    try:
-        content = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return (
-        isinstance(content, dict)
-        and content.get("program") == PROGRAM
-        and content.get("kind") == KIND
-    )

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cellseg3d_dist.comparison.basis import choose_basis
+from cellseg3d_dist.comparison.folder import new_folder, write
 from cellseg3d_dist.comparison.reading import Source, read_predictions
-from cellseg3d_dist.comparison.result import Comparison, new_folder
+from cellseg3d_dist.comparison.result import Comparison
 from cellseg3d_dist.metrics.statistics import compare_groups
 
 
@@ -70,4 +71,4 @@ def compare(
     basis = choose_basis(predictions, by, criterion)
     folder = None if out is None else new_folder(out, overwrite)
     found = Comparison(basis, compare_groups(basis.groups()))
-    return found if folder is None else replace(found, page=found.write(folder))
+    return found if folder is None else replace(found, page=write(found, folder))

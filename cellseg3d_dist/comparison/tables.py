@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cellseg3d_dist.comparison.basis import Basis
-from cellseg3d_dist.comparison.columns import Column, by_image, columns
+from cellseg3d_dist.comparison.columns import Column, by_image, columns, plotted
 from cellseg3d_dist.comparison.prediction import Prediction, Scores
 from cellseg3d_dist.comparison.words import p_value
 from cellseg3d_dist.metrics.statistics import GroupTest, bootstrap_interval
@@ -67,7 +67,7 @@ def scores_table(basis: Basis) -> Table:
 
 def means_table(basis: Basis) -> Table:
     """Means over images with 95 % bootstrap intervals."""
-    shown = [c for c in columns(basis) if any(by_image(c, basis, p) for p in basis.predictions)]
+    shown = [c for c in plotted(basis) if any(by_image(c, basis, p) for p in basis.predictions)]
     head = ["prediction", "images", *(column.name for column in shown)]
     rows = [
         [p.name, str(len(basis.images)), *(_mean(c, basis, p) for c in shown)]
@@ -100,7 +100,7 @@ def groups_table(test: GroupTest) -> Table:
     """What was tested of each method."""
     head = ["method", "n", "median", "quartiles", "mean"]
     rows = [
-        [g.name, str(g.n), score(g.median), f"{score(g.q1)} to {score(g.q3)}", score(g.mean)]
+        [g.name, str(g.n), score(g.median), f"{score(g.q1)}–{score(g.q3)}", score(g.mean)]
         for g in test.groups
     ]
     return head, rows
@@ -141,7 +141,7 @@ def _mean(column: Column, basis: Basis, prediction: Prediction) -> str:
         return UNKNOWN
     low, high = bootstrap_interval(values)
     mean = f"{sum(values) / len(values):.3f}"
-    return mean if len(values) < 2 else f"{mean} ({low:.3f} to {high:.3f})"
+    return mean if len(values) < 2 else f"{mean} ({low:.3f}–{high:.3f})"
 
 
 def _mean_f1(scores: Scores, basis: Basis) -> float:

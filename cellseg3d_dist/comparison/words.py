@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cellseg3d_dist.comparison.basis import Basis
-from cellseg3d_dist.comparison.columns import columns
+from cellseg3d_dist.comparison.columns import plotted
 from cellseg3d_dist.metrics.statistics import ALPHA, FEW, GroupTest, Pair
 from cellseg3d_dist.report.text import plural
 from cellseg3d_dist.report.words import criterion_name
 
+#: Intervals of more predictions are bars instead of bands.
+MOST_BANDS = 5
 REFERENCES = (
     "Kruskal, W. H. and Wallis, W. A. (1952). Use of ranks in one-criterion variance analysis. "
     "Journal of the American Statistical Association 47, 583-621.",
@@ -116,9 +118,11 @@ def cautions(basis: Basis, test: GroupTest) -> Iterator[str]:
 def intervals(basis: Basis) -> str:
     """What lines and bands of the F1 curves are."""
     if len(basis.images) > 1:
+        many = len(basis.predictions) > MOST_BANDS
         return (
             f"Mean over {plural(len(basis.images), 'image')} with its 95 % bootstrap interval "
             f"(images drawn with replacement)."
+            + (" Points at one threshold stand side by side." if many else "")
         )
     return "Of each prediction as a whole; no interval, as there are no single images."
 
@@ -164,13 +168,8 @@ def captions(basis: Basis) -> dict[str, str]:
 
 def cards(basis: Basis) -> list[dict[str, str]]:
     """Headline numbers: name, value, a line below."""
-    shown = [
-        column
-        for column in columns(basis)
-        if column.name.partition(" at ")[0] in ("F1", "mean F1", "PQ", "Dice")
-    ]
     out = []
-    for column in shown:
+    for column in plotted(basis):
         known = {p.name: column.value(p.whole) for p in basis.predictions}
         values = {name: value for name, value in known.items() if value is not None}
         name = max(values, key=lambda key: values[key])
