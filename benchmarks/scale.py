@@ -1,117 +1,89 @@
-"""The whole pipeline on a phantom of any size: speed, memory along the way, and counts.
+"""The whole pipeline on a phantom of any size, with truth by construction.
 
     python benchmarks/scale.py [--smoke] [--shape 1280,1984,1984] [--memory-limit 2GB]
-                               [--phantom DIR] [--json FILE]
+                               [--workers 2] [--model intensity] [--block-shape Z,Y,X]
+                               [--phantom DIR] [--json FILE] [-- more options of segment]
+    python benchmarks/scale.py --command "program {image} {out}" ...
+    python benchmarks/scale.py --compare A.json B.json
+    python benchmarks/scale.py --predict [--fit-to one] ...
 
-Makes a phantom (or takes one made before), segments it in a process of its own with
-limited workers, and samples the resident memory of the driver and of each worker while it
-runs. Prints the stages, memory early and late, and the cells found against the truth.
+Makes a phantom (or takes one made before), segments it in a process of its own, samples the
+memory of driver and workers while it runs, and scores the labels when it has ended. Prints
+time, speed, processor time, bytes and memory of each stage, and accuracy; writes them as JSON
+with what the machine is. `--compare` prints two such files side by side: two machines, two
+versions or two programs. `--command` measures another program in the same way: it is given
+the OME-Zarr image and has to write a label image of the same shape, in a form that
+`cellseg3d-dist info` knows, to {out}. `--predict` fits the model of cost to runs of an eighth
+and a sixty-fourth of the voxels, says what the run will cost, makes it, and prints both.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+from scales.measuring import How, Triple, made_phantom, measure
+from scales.predicting import predicted_and_measured
+from scales.printing import print_compared, print_measured
 
-from cellseg3d_dist.phantoms import phantom
-
-
-def watch(command: list[str]) -> tuple[float, list[tuple[float, int, int]]]:
-    """Run a command; its seconds, and (time, driver's, largest worker's) bytes along the way."""
-    began = time.monotonic()
-    samples = []
-    process = subprocess.Popen(command)
-    driver = psutil.Process(process.pid)
-    while process.poll() is None:
-        try:
-            workers = [child.memory_info().rss for child in driver.children(recursive=True)]
-            own = driver.memory_info().rss
-            if own and workers:
-                samples.append((time.monotonic() - began, own, max(workers)))
-        except psutil.Error:
-            pass
-        time.sleep(0.5)
-    if process.returncode:
-        raise SystemExit(f"segment ended with exit code {process.returncode}")
-    return time.monotonic() - began, samples
+SMOKE_SHAPE = (96, 128, 128)
 
 
-def report(out: Path, made: dict[str, Any], seconds: float, samples: list[Any]) -> dict[str, Any]:
-    """Print and return the figures."""
-    run = json.loads((out / "run.json").read_text())
-    scores = json.loads((out / "scores.json").read_text())["matching"]
-    z, y, x = made["spec"]["shape"]
-    voxels = z * y * x
-    tenth = max(1, len(samples) // 10)
-    driver = [
-        statistics.median(s[1] for s in part)
-        for part in (samples[tenth : 2 * tenth], samples[-tenth:])
-    ]
-    peak = max(s[2] for s in samples)
-    projected = max(stage["n_bytes"] for stage in run["plan"]["stages"])
-    rate = voxels / seconds / 1e6
-    block = run["plan"]["block_shape"]
-    print(f"{z} x {y} x {x} voxels, {made['spec']['dtype']}, blocks of {block}")
-    print(f"  {seconds:.0f} s, {rate:.1f} Mvoxel/s overall")
-    for stage in run["stages"]:
-        name, blocks, took = stage["stage"], stage["blocks"], max(stage["seconds"], 1e-9)
-        speed = stage["voxels"] / took / 1e6
-        print(f"  {name:<12} {blocks:6d} blocks {took:8.1f} s {speed:8.1f} Mvoxel/s")
-    limit = run["plan"]["memory_limit"]
-    print(
-        f"  worker peak {peak / 2**30:.2f} GiB, projected {projected / 2**30:.2f}, "
-        f"limit {limit / 2**30:.2f}"
-    )
-    print(
-        f"  driver and scheduler {driver[0] / 2**30:.2f} GiB in the second tenth of the run, "
-        f"{driver[1] / 2**30:.2f} in the last"
-    )
-    half = next(score for score in scores if score["threshold"] == 0.5)
-    found, true = run["facts"]["cells"], made["cells"]
-    print(f"  cells {found}, true {true} ({found / max(true, 1) - 1:+.1%})")
-    print(f"  F1 at IoU 0.5 {half['f1']:.3f}; certificate {run['facts']['certificate']}")
-    return {"seconds": seconds, "voxels": voxels, "worker_peak": peak, "projected": projected,
-            "driver": driver, "cells": found, "true": true, "matching": scores,
-            "stages": run["stages"]}  # fmt: skip
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="seconds, for checks only")
+    parser.add_argument("--shape", default="1280,1984,1984", help="voxels, z,y,x")
+    parser.add_argument("--memory-limit", default="2GB", help="per worker")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--model", default="intensity", help="intensity, or a network")
+    parser.add_argument("--block-shape", help="voxels, z,y,x [from memory]")
+    parser.add_argument("--phantom", type=Path, help="a phantom made before")
+    parser.add_argument("--command", help="another program, with {image} and {out}")
+    parser.add_argument("--compare", type=Path, nargs=2, metavar=("A.json", "B.json"))
+    parser.add_argument("--predict", action="store_true", help="try the model of cost")
+    parser.add_argument("--fit-to", choices=("one", "two"), default="two", help="runs to fit to")
+    parser.add_argument("--scratch", type=Path, help="where to work [temporary folder]")
+    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("more", nargs="*", help="after --: options of segment, with their values")
+    options = parser.parse_args()
+    if options.predict and options.command:
+        parser.error("--predict is about this program; leave --command out")
+    return options
 
 
 def main() -> None:
-    """Make, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="seconds, for checks only")
-    parser.add_argument("--shape", default="1280,1984,1984")
-    parser.add_argument("--memory-limit", default="2GB")
-    parser.add_argument("--phantom", type=Path, help="a phantom made before")
-    parser.add_argument("--scratch", type=Path, help="where to work [temporary folder]")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    shape = "96,128,128" if options.smoke else options.shape
+    """Measure, predict or compare."""
+    options = parsed()
+    if options.compare:
+        print_compared(*(json.loads(path.read_text()) for path in options.compare))
+        return
+    z, y, x = SMOKE_SHAPE if options.smoke else (int(n) for n in options.shape.split(","))
+    how = How(
+        options.workers, options.memory_limit, options.model, options.block_shape,
+        options.command, tuple(options.more),
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        folder = options.phantom or Path(scratch) / "phantom"
-        if options.phantom is None:
-            z, y, x = (int(n) for n in shape.split(","))
-            phantom(folder, (z, y, x), seed=5)
-        out = Path(scratch) / "run"
-        command = [
-            sys.executable, "-m", "cellseg3d_dist", "segment", str(folder / "image.ome.zarr"),
-            str(out), "--workers", "2", "--memory-limit", options.memory_limit,
-            "--model", "intensity", "--spot-sigma", "1.6um", "--outline-sigma", "1.5um",
-            "--labels-true", str(folder / "labels.ome.zarr"),
-        ]  # fmt: skip
-        seconds, samples = watch(command)
-        made = json.loads((folder / "phantom.json").read_text())
-        figures = report(out, made, seconds, samples)
+        figures = run(options, (z, y, x), how, Path(scratch))
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=1))
+
+
+def run(options: argparse.Namespace, shape: Triple, how: How, scratch: Path) -> dict[str, Any]:
+    """One measurement, or a prediction and what came of it."""
+    if options.predict:
+        two = options.fit_to == "two"
+        return predicted_and_measured(scratch, shape, how, options.phantom, two=two)
+    folder = options.phantom or scratch / "phantom"
+    made_phantom(folder, shape, how)
+    figures = measure(folder, scratch / "run", how)
+    print_measured(figures)
+    if options.smoke:
+        print_compared(figures, figures)
+    return figures
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from cellseg3d_dist.config import read_yaml
 from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.phantoms import PhantomSpec, render
+from cellseg3d_dist.segmentation import estimate
 from cellseg3d_dist.volumes import create_image
 
 
@@ -45,3 +47,9 @@ def test_a_worker_holds_no_more_than_projected_and_at_least_half(
     measured = max(stage["peak_rss"] for stage in status["stages"])
     projected = max(stage["n_bytes"] for stage in status["plan"]["stages"])
     assert measured <= projected <= 2 * measured
+    # a larger volume in such blocks is predicted to need as much of what is projected for it
+    options = read_yaml(out / "run.yaml")
+    del options["image"]
+    told = estimate(None, [out], shape=(600, 600, 600), **options | {"voxel_size": (1, 1, 1)})
+    predicted = told.cost.worker_bytes
+    assert measured <= predicted.expected <= predicted.high == told.plan.peak.n_bytes

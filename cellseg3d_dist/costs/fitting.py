@@ -263,7 +263,7 @@ def _step_rates(step: str, records: Sequence[RunRecord]) -> StepRates:
     numbers = [numbers_of(run).get(of, 0.0) for run in runs]
     if of and _differ(numbers):
         constant, rate = _fitted([[1.0] * len(runs), numbers], seconds)
-    elif proportional and sum(numbers):
+    elif proportional and any(numbers):
         constant, rate = 0.0, sum(seconds) / sum(numbers)
     else:
         constant, rate = sum(seconds) / len(seconds), 0.0
