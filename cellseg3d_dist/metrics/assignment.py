@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cellseg3d_dist.metrics.augmenting import assign
+from cellseg3d_dist.metrics.augmenting import Graph, assign
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +77,19 @@ def match_pairs(
 
 def _without_dominant(pairs: Pairs, threshold: float) -> tuple[Pairs, NDArray[np.float64]]:
     """The pairs that step 1 leaves, of fewer instances, and the scores of those it settles."""
-    row_starts, column_starts = (
+    column_starts = starts(pairs.columns, pairs.n_columns)
+    sides = _Sides(
         starts(pairs.rows, pairs.n_rows),
-        starts(pairs.columns, pairs.n_columns),
-    )
-    settled, keep_row, keep_column = _settle(
-        row_starts,
         column_starts,
         _grouped(pairs.columns, column_starts),
         pairs.rows,
         pairs.columns,
         pairs.scores,
-        threshold,
+        np.ones(pairs.n_rows, bool),
+        np.ones(pairs.n_columns, bool),
     )
+    settled = _settle(sides, threshold)
+    keep_row, keep_column = sides.free_row, sides.free_column
     keep = keep_row[pairs.rows] & keep_column[pairs.columns]
     new_row, new_column = np.cumsum(keep_row) - 1, np.cumsum(keep_column) - 1
     rest = Pairs(
@@ -103,15 +104,16 @@ def _without_dominant(pairs: Pairs, threshold: float) -> tuple[Pairs, NDArray[np
 
 def _best_matching(pairs: Pairs, threshold: float) -> NDArray[np.int64]:
     """Indices of the pairs of a best matching."""
-    chosen = assign(
+    graph = Graph(
         starts(pairs.rows, pairs.n_rows),
         pairs.rows,
         pairs.columns,
         (pairs.scores >= threshold).astype(np.int64),
         pairs.scores,
-        pairs.n_columns,
     )
-    return chosen[chosen >= 0]
+    chosen: NDArray[np.int64] = assign(graph, pairs.n_columns)
+    matched: NDArray[np.int64] = chosen[chosen >= 0]
+    return matched
 
 
 @njit(cache=True, nogil=True)
@@ -158,80 +160,106 @@ def _first_hits(
     return found[:n]
 
 
+class _Sides(NamedTuple):
+    """The pairs as a graph, and which of its instances are still free."""
+
+    row_starts: NDArray[np.int64]
+    column_starts: NDArray[np.int64]
+    by_column: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    free_row: NDArray[np.bool_]
+    free_column: NDArray[np.bool_]
+
+
 @njit(cache=True, nogil=True)
-def _settle(
-    row_starts: NDArray[np.int64],
-    column_starts: NDArray[np.int64],
-    by_column: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    scores: NDArray[np.float64],
-    threshold: float,
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Dominant pairs in the order found, and the rows and columns that still have a pair.
+def _best_two(row: int, column: int, sides: _Sides) -> tuple[int, float]:
+    """Best free pair of a row, or where that is -1 of a column, and the next best's score.
+
+    -1 stands for no pair in both.
+    """
+    best, best_score, next_score = -1, -1.0, -1.0
+    of_row = row >= 0
+    index, start = (row, sides.row_starts) if of_row else (column, sides.column_starts)
+    for k in range(start[index], start[index + 1]):
+        pair = k if of_row else sides.by_column[k]
+        free = (
+            sides.free_column[sides.columns[pair]] if of_row else sides.free_row[sides.rows[pair]]
+        )
+        score = sides.scores[pair]
+        if free and score > best_score:
+            best, best_score, next_score = pair, score, best_score
+        elif free and score > next_score:
+            next_score = score
+    return best, next_score
+
+
+@njit(cache=True, nogil=True)
+def _settle(sides: _Sides, threshold: float) -> NDArray[np.int64]:
+    """Dominant pairs in the order found; what is left free still has a pair.
 
     Instances, rows first, wait on a stack, each at most once; those next to a settled pair
     are looked at again.
     """
-    n_rows, n_columns = len(row_starts) - 1, len(column_starts) - 1
+    n_rows, n_columns = len(sides.free_row), len(sides.free_column)
     stack = np.arange(n_rows + n_columns)[::-1].copy()
     waits = np.ones(n_rows + n_columns, np.bool_)
     height = n_rows + n_columns
-    free_row, free_column = np.ones(n_rows, np.bool_), np.ones(n_columns, np.bool_)
     settled = np.empty(min(n_rows, n_columns), np.int64)
     n_settled = 0
     while height:
         height -= 1
         node = stack[height]
         waits[node] = False
-        # the best pair of the instance; a dominant one is best on both of its sides
-        best = -1
-        if node < n_rows:
-            if not free_row[node]:
-                continue
-            for pair in range(row_starts[node], row_starts[node + 1]):
-                if free_column[columns[pair]] and (best < 0 or scores[pair] > scores[best]):
-                    best = pair
-        else:
-            c = node - n_rows
-            if not free_column[c]:
-                continue
-            for k in range(column_starts[c], column_starts[c + 1]):
-                pair = by_column[k]
-                if free_row[rows[pair]] and (best < 0 or scores[pair] > scores[best]):
-                    best = pair
-        if best < 0:
-            if node < n_rows:
-                free_row[node] = False
-            else:
-                free_column[node - n_rows] = False
+        is_row = node < n_rows
+        row, column = (node, -1) if is_row else (-1, node - n_rows)
+        if not (sides.free_row[row] if is_row else sides.free_column[column]):
             continue
-        r, c = rows[best], columns[best]
-        row_other, column_other = -1.0, -1.0
-        for pair in range(row_starts[r], row_starts[r + 1]):
-            if pair != best and free_column[columns[pair]]:
-                row_other = max(row_other, scores[pair])
-        for k in range(column_starts[c], column_starts[c + 1]):
-            pair = by_column[k]
-            if pair != best and free_row[rows[pair]]:
-                column_other = max(column_other, scores[pair])
-        if min(row_other, column_other) >= max(threshold, 0.0) or (
-            max(row_other, 0.0) + max(column_other, 0.0) > scores[best]
+        # a dominant pair is the best on both of its sides
+        best, other = _best_two(row, column, sides)
+        if best < 0:
+            if is_row:
+                sides.free_row[row] = False
+            else:
+                sides.free_column[column] = False
+            continue
+        r, c = sides.rows[best], sides.columns[best]
+        rival, across = _best_two(-1, c, sides) if is_row else _best_two(r, -1, sides)
+        if rival != best:
+            across = sides.scores[rival]
+        if min(other, across) >= max(threshold, 0.0) or (
+            max(other, 0.0) + max(across, 0.0) > sides.scores[best]
         ):
             continue
         settled[n_settled] = best
         n_settled += 1
-        free_row[r] = free_column[c] = False
-        for k in range(column_starts[c], column_starts[c + 1]):
-            other = rows[by_column[k]]
-            if free_row[other] and not waits[other]:
-                waits[other] = True
-                stack[height] = other
-                height += 1
-        for pair in range(row_starts[r], row_starts[r + 1]):
-            other = columns[pair]
-            if free_column[other] and not waits[n_rows + other]:
-                waits[n_rows + other] = True
-                stack[height] = n_rows + other
-                height += 1
-    return settled[:n_settled], free_row, free_column
+        sides.free_row[r] = sides.free_column[c] = False
+        height = _wake(r, c, sides, waits, stack, height)
+    return settled[:n_settled]
+
+
+@njit(cache=True, nogil=True)
+def _wake(
+    row: int,
+    column: int,
+    sides: _Sides,
+    waits: NDArray[np.bool_],
+    stack: NDArray[np.int64],
+    height: int,
+) -> int:
+    """Put the free instances next to a settled pair on the stack."""
+    n_rows = len(sides.free_row)
+    for k in range(sides.column_starts[column], sides.column_starts[column + 1]):
+        node = sides.rows[sides.by_column[k]]
+        if sides.free_row[node] and not waits[node]:
+            waits[node] = True
+            stack[height] = node
+            height += 1
+    for pair in range(sides.row_starts[row], sides.row_starts[row + 1]):
+        node = n_rows + sides.columns[pair]
+        if sides.free_column[sides.columns[pair]] and not waits[node]:
+            waits[node] = True
+            stack[height] = node
+            height += 1
+    return height

@@ -115,7 +115,8 @@ def voxels_in_boxes(
     at = np.asarray(origin, np.int64)
     start = np.maximum(boxes.start - at, 0)
     stop = np.minimum(boxes.stop - at, volume.shape)
-    return _count(volume, start, stop, partner)
+    counts: NDArray[np.int64] = _count(volume, start, stop, partner)
+    return counts
 
 
 def thesis_score(table: ContingencyTable | Overlaps, in_box: NDArray[np.int64]) -> float:
