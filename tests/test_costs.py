@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellseg3d_dist.costs import CostModel, RunRecord, fit
-from cellseg3d_dist.costs.fitting import ideal
+from cellseg3d_dist.costs.fitting import STEPS, ideal
 from cellseg3d_dist.costs.records import StageRecord, halos_of, work_share
 from cellseg3d_dist.costs.work import cut_share, family, read_share
 from cellseg3d_dist.engine.merge import MOST_FRAGMENTS
@@ -30,7 +30,7 @@ def planned(shape, block_shape=(128, 128, 128), workers=2):
     return estimate(shape=shape, **options).plan
 
 
-def run_of(plan, stages=STAGES, share=0.5, per_block=0.0, driver=(0.5, 1e-4)):
+def run_of(plan, stages=STAGES, share=0.5, per_block=0.0, driver=(0.5, 2e-6)):
     """What a machine of known rates would note of a planned run."""
     halos = halos_of([vars(stage) for stage in plan.stages], plan.block_shape)
     voxels, n, records = math.prod(plan.shape), plan.workers, []
@@ -46,20 +46,20 @@ def run_of(plan, stages=STAGES, share=0.5, per_block=0.0, driver=(0.5, 1e-4)):
                 start + overhead * ideal(busy, blocks, n), busy, n, n * (warm + usual),
             )
         )  # fmt: skip
-    cells = voxels * 1e-4
+    cells = voxels * 1e-2
     pieces = 1 + 5 * cut_share(plan.block_shape, plan.shape)
     steps = {
         "merge": driver[0] + driver[1] * cells * pieces,
-        "report": 3.0,
+        "report": 3.0 + STEPS["report"][1] * cells,
         "workers": 2.0,
-        "other": 1.0,
+        "other": 1.0 + STEPS["other"][1] * plan.n_blocks,
     }
     return RunRecord(
         name="run", version="1", deciding={"model": "intensity"}, shape=plan.shape,
         block_shape=plan.block_shape, workers=n, stages=tuple(records), steps=steps,
         seconds=sum(r.seconds for r in records) + sum(steps.values()), cells=round(cells),
         fragments=round(cells * pieces), worker_bytes=int(0.8 * plan.peak.n_bytes),
-        projected_bytes=plan.peak.n_bytes, driver_bytes=300 * 2**20,
+        projected_bytes=plan.peak.n_bytes, driver_bytes=2 * 2**30,
         disk={
             "labels.ome.zarr": {"bytes": voxels // 20, "files": plan.n_blocks},
             "cells.parquet": {"bytes": round(90 * cells), "files": 1},
@@ -98,12 +98,13 @@ def test_rates_are_recovered_and_a_larger_run_is_predicted(factors, workers, sha
 
 
 def test_blocks_of_two_sizes_tell_what_a_block_costs():
+    how = {"per_block": 0.3, "driver": (0.5, STEPS["merge"][1])}
     plans = [planned(MIDDLE, (side,) * 3) for side in (64, 128)]
-    model = fit(*(run_of(plan, per_block=0.3) for plan in plans))
+    model = fit(*(run_of(plan, **how) for plan in plans))
     for rates in model.rates.stages:
         assert rates.per_block == pytest.approx(0.3, rel=1e-3)
     large = planned(LARGE, (192,) * 3)
-    truth = run_of(large, per_block=0.3).seconds
+    truth = run_of(large, **how).seconds
     assert model.predict(large).hours.expected * 3600 == pytest.approx(truth, rel=0.02)
 
 

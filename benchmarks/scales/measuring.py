@@ -104,6 +104,7 @@ def _told(out: Path) -> dict[str, Any]:
     run = json.loads((out / "run.json").read_text())
     keep = ("stages", "steps", "disk", "driver_peak_rss")
     told: dict[str, Any] = {key: run[key] for key in keep}
+    told["seconds"] = run["seconds"] + run["steps"]["workers"]
     told["block_shape"] = run["plan"]["block_shape"]
     told["certificate"] = run["facts"].get("certificate")
     told["projected"] = max(stage["n_bytes"] for stage in run["plan"]["stages"])

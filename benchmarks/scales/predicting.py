@@ -65,7 +65,8 @@ def _compared(cost: Cost, measured: dict[str, Any]) -> dict[str, dict[str, float
     program, memory = measured["program"], measured["memory"]
     disk = float(sum(part["bytes"] for part in program["disk"].values()))
     pairs: dict[str, tuple[Range, float]] = {
-        "seconds": (cost.hours.times(3600), measured["seconds"]),
+        # without the start of python and the end of its processes, some seconds of any run
+        "seconds": (cost.hours.times(3600), program["seconds"]),
         "worker bytes": (cost.worker_bytes, program["worker_peak"]),
         "driver bytes": (cost.driver_bytes, max(memory["driver_peak"], program["driver_peak_rss"])),
         "disk, at most, bytes": (cost.disk_bytes, disk),

@@ -50,7 +50,7 @@ class Cost:
     Attributes
     ----------
     hours : Range
-        From the command to its end.
+        From the begin of the run to its end, start of workers and report included.
     stages : tuple of StageCost
         What is expected of each.
     steps : dict

@@ -15,6 +15,7 @@ from cellseg3d_dist.costs.fitting import CostModel, Rates, StageRates, numbers_o
 from cellseg3d_dist.costs.predicted import Cost, Range, StageCost
 from cellseg3d_dist.costs.records import WHOLE_VOLUME, RunRecord, halos_of, work_share
 from cellseg3d_dist.costs.work import cut_share
+from cellseg3d_dist.engine.cell_tables import TABLE_ROWS
 from cellseg3d_dist.engine.merge import MOST_FRAGMENTS
 from cellseg3d_dist.engine.plan import Plan
 from cellseg3d_dist.errors import ConfigError
@@ -24,9 +25,9 @@ from cellseg3d_dist.grid import Triple
 DISPATCHED = 600.0
 #: What repeats of one run on one machine differ by, either way.
 REPEATS = 0.1
-#: Bytes the driver holds of a fragment while it merges, of a block, and of a row while it
-#: writes up to so many of the table at a time.
-FRAGMENT_BYTES, BLOCK_BYTES = 27, 2048
+#: Bytes the driver holds of a fragment while it merges, of a block, and of a cell while it
+#: writes the table, part after part.
+FRAGMENT_BYTES, BLOCK_BYTES, CELL_BYTES = 27, 2048, 450
 #: Blocks of another size than this are said to be so.
 OTHER_BLOCKS = 3.0
 #: Fewer blocks than this say little of a stage.
@@ -168,12 +169,13 @@ def _worker(model: CostModel, plan: Plan) -> Range:
 
 
 def _driver(run: RunRecord, target: _Target) -> Range:
-    def held(fragments: float, blocks: float) -> float:
-        return FRAGMENT_BYTES * min(fragments, MOST_FRAGMENTS) + BLOCK_BYTES * blocks
+    def held(numbers: Mapping[str, float]) -> float:
+        merging = FRAGMENT_BYTES * min(numbers["fragments"], MOST_FRAGMENTS)
+        writing = CELL_BYTES * min(numbers["cells"], TABLE_ROWS)
+        return max(merging, writing) + BLOCK_BYTES * numbers["blocks"]
 
-    numbers = numbers_of(run)
-    base = max(0.0, run.driver_bytes - held(numbers["fragments"], numbers["blocks"]))
-    more = held(target.fragments, target.plan.n_blocks)
+    base = max(0.0, run.driver_bytes - held(numbers_of(run)))
+    more = held(target.numbers())
     return Range(base, base + more, 1.1 * (base + 2 * more))
 
 

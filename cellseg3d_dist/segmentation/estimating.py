@@ -121,6 +121,7 @@ def _estimate(
     notes = unlike(model.largest, method.config, volume)
     scored = method.config.labels_true is not None
     cost = model.predict(plan, occupied=occupied, with_scores=scored)
+    plan = replace(plan, hours=cost.hours.expected)
     return Estimate(plan, replace(cost, notes=(*notes, *cost.notes)))
 
 
