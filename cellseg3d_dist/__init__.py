@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cellseg3d_dist.arrays import label, measure, merge, predict
     from cellseg3d_dist.comparison import compare
+    from cellseg3d_dist.evaluation import evaluate
     from cellseg3d_dist.instances.clean_up import clean_up
     from cellseg3d_dist.phantoms import phantom
     from cellseg3d_dist.segmentation import estimate, plan, relabel, resume, segment
@@ -25,6 +26,7 @@ _WHERE = {
     "clean_up": "cellseg3d_dist.instances.clean_up",
     "compare": "cellseg3d_dist.comparison",
     "estimate": "cellseg3d_dist.segmentation",
+    "evaluate": "cellseg3d_dist.evaluation",
     "label": "cellseg3d_dist.arrays",
     "measure": "cellseg3d_dist.arrays",
     "merge": "cellseg3d_dist.arrays",
@@ -42,6 +44,7 @@ __all__ = [
     "clean_up",
     "compare",
     "estimate",
+    "evaluate",
     "label",
     "measure",
     "merge",

@@ -19,6 +19,7 @@ import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -185,15 +186,54 @@ class BlockGrid:
             yield self.block(self.number(_triple(index)))
 
 
+class Numbered(Protocol):
+    """Blocks by number."""
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        ...
+
+    def block(self, number: int) -> Block:
+        """The block of this number."""
+        ...
+
+
+@dataclass(frozen=True)
+class JoinedGrids:
+    """Blocks of several volumes, numbered one volume after the other."""
+
+    grids: tuple[BlockGrid, ...]
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks of all."""
+        return sum(grid.n_blocks for grid in self.grids)
+
+    def locate(self, number: int) -> tuple[int, Block]:
+        """Which volume a number is of, and the block as that volume's own grid has it."""
+        rest = number
+        for which, grid in enumerate(self.grids):
+            if 0 <= rest < grid.n_blocks:
+                return which, grid.block(rest)
+            rest -= grid.n_blocks
+        raise IndexError(f"block {number} of {self.n_blocks}")
+
+    def block(self, number: int) -> Block:
+        """The block of this number: index and region are those in its own volume."""
+        _, own = self.locate(number)
+        return Block(number, own.index, own.write_region)
+
+
 @dataclass(frozen=True, eq=False)
 class Selection:
     """Some blocks of a grid, by ascending number; blocks are made as they are asked for."""
 
-    grid: BlockGrid
+    grid: Numbered
     numbers: npt.NDArray[np.int64]
 
     @classmethod
-    def all(cls, grid: BlockGrid) -> Selection:
+    def all(cls, grid: Numbered) -> Selection:
         """Every block."""
         return cls(grid, np.arange(grid.n_blocks, dtype=np.int64))
 

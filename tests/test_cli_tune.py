@@ -58,7 +58,7 @@ def scores_with(config, pair, out):
         **read_config(config),
     )  # fmt: skip
     found = json.loads((out / "scores.json").read_text())
-    f1 = [score["f1"] for score in found["matching"]]
+    f1 = [score["f1"] for score in found["matching"] if score["criterion"] == "iou"]
     return float(np.mean(f1)), f1[4], found["foreground"]["dice"]
 
 

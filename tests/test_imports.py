@@ -37,6 +37,7 @@ ORDER = (
     "phantoms",
     "conversion",
     "segmentation",
+    "evaluation",
     "comparison",
     "tuning",
     "demo",

@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from cellseg3d_dist import __version__
-from cellseg3d_dist.cli import comparison, images, models, runs, training, tuning
+from cellseg3d_dist.cli import comparison, evaluation, images, models, runs, training, tuning
 from cellseg3d_dist.errors import CellSegError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ for _command in (
     images.convert,
     runs.report,
     tuning.tune,
+    evaluation.evaluate,
     comparison.compare,
     training.train,
     images.phantom,

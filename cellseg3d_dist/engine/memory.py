@@ -264,7 +264,10 @@ def pyramid(grid: BlockGrid) -> BlockMemory:
     return BlockMemory("pyramid", n_bytes, (min(z, 64), y, x), (0, 0, 0))
 
 
-def scoring(grid: BlockGrid) -> BlockMemory:
-    """Score: true and found labels of W and the pairs they make."""
-    n_bytes = WORKER_BYTES + 24 * _voxels(grid, (0, 0, 0))
+def scoring(
+    grid: BlockGrid, itemsizes: tuple[int, ...] = (4, 4), *, masked: bool = False, chunks: int = 0
+) -> BlockMemory:
+    """Score: label images of W as read, chunks of them, and the pairs; what a mask picks."""
+    voxel = 2 * sum(itemsizes) + 8 + masked * (3 + sum(itemsizes))
+    n_bytes = WORKER_BYTES + voxel * _voxels(grid, (0, 0, 0)) + chunks
     return BlockMemory("score", n_bytes, largest_region(grid, (0, 0, 0)), (0, 0, 0))

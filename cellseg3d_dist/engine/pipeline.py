@@ -26,7 +26,7 @@ from cellseg3d_dist.engine.overlap import label_by_overlap
 from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.stages.pyramid import Pyramid
 from cellseg3d_dist.engine.stages.relabel import Relabel
-from cellseg3d_dist.engine.stages.score import Score
+from cellseg3d_dist.engine.stages.score import LabelPair, Score
 from cellseg3d_dist.engine.stages.survey import SurveyResult, projection_steps
 from cellseg3d_dist.engine.stages.threshold import Threshold, total_counts
 from cellseg3d_dist.engine.surveying import survey_facts, survey_of
@@ -35,15 +35,13 @@ from cellseg3d_dist.grid import Region, Selection, Triple, ceil_div
 from cellseg3d_dist.instances.filters import Sigma
 from cellseg3d_dist.instances.threshold import otsu
 from cellseg3d_dist.measuring.partial import intensity_scale
-from cellseg3d_dist.metrics.scores import foreground_scores, matching
+from cellseg3d_dist.metrics.summary import summarise
 from cellseg3d_dist.volumes import StoredImage, create_image, plan_image
 
 #: Share of foreground above which Otsu is doubted; nuclei fill less of most tissues.
 LARGE_FOREGROUND = 0.2
 #: The stored value of a foreground of 1.
 STORED_ONE = 255.0
-#: Thresholds that scores are given for.
-SCORE_THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 
 
 class Pipeline(Job):
@@ -299,17 +297,20 @@ class Pipeline(Job):
     def _score(self, labels: StoredImage, written: str) -> None:
         if self.labels_true is None:
             return
-        stage = Score(self.labels_true, labels.levels[0], self.grid, self.folder.work, written)
-        table = stage.total(self.runner.run(stage, Selection.all(self.grid)))
-        scores = [vars(score) for score in matching(table, SCORE_THRESHOLDS, "iou")]
-        foreground = vars(foreground_scores(table))
+        found = labels.levels[0]
+        pair = LabelPair(self.labels_true, found, f"{self.labels_true.fingerprint()} {written}")
+        stage = Score((pair,), (self.grid,), self.folder.work)
+        (tables,) = stage.totals(self.runner.run(stage, stage.blocks))
+        scored = summarise(
+            tables["pairs"],
+            labels_true=self.labels_true.location,
+            labels_pred=self.folder.labels.name,
+        ).to_dict()
         partial_path = self.folder.path / "scores.json.partial"
-        partial_path.write_text(
-            json.dumps({"matching": scores, "foreground": foreground}, indent=1)
-        )
+        partial_path.write_text(json.dumps(scored, indent=1))
         partial_path.replace(self.folder.path / "scores.json")
-        half = next(score for score in scores if score["threshold"] == 0.5)
-        self.facts["scores"] = {"f1_at_iou_0.5": half["f1"], "foreground": foreground}
+        half = next(score for score in scored["matching"] if score["threshold"] == 0.5)
+        self.facts["scores"] = {"f1_at_iou_0.5": half["f1"], "foreground": scored["foreground"]}
 
 
 def _down(region: Region, factors: Triple) -> Region:

@@ -1,4 +1,4 @@
-"""Make stored images by stages, for `convert` and `phantom`; an interrupted call goes on.
+"""Make an output by stages, for `convert`, `phantom` and `evaluate`; an interrupted call goes on.
 
 The journals lie beside the destination in ``<name>.progress`` until everything is written.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from distributed import Client
 
 from cellseg3d_dist.engine.clusters import connect, default_memory_limit, default_workers
-from cellseg3d_dist.engine.executors import DaskExecutor
+from cellseg3d_dist.engine.executors import DaskExecutor, Executor
 from cellseg3d_dist.engine.folder import (
     RunFolder,
     check_apart,
@@ -39,6 +39,7 @@ class Production:
 
     destination: Path
     runner: Runner
+    folder: RunFolder
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, stage: Stage, selection: Selection) -> list[BlockRecord]:
@@ -68,10 +69,17 @@ class Production:
         image.sweep()
 
 
+def journals_of(destination: Path) -> RunFolder:
+    """The folder beside a destination that is there while it is made."""
+    return RunFolder(destination.with_name(destination.name + ".progress"), same_command=True)
+
+
 def check_destination(
-    destination: Path, decides: BlockRecord, inputs: Iterable[str] = ()
+    destination: Path, decides: BlockRecord, inputs: Iterable[str] = (), *, replace: bool = False
 ) -> RunFolder:
     """The folder of a destination's journals; nothing is created.
+
+    With ``replace`` a destination that exists, or was begun, does not matter.
 
     Raises
     ------
@@ -80,14 +88,14 @@ def check_destination(
         interrupted, or cannot be created, or is, lies in or holds an input.
     """
     check_apart(destination, inputs)
-    folder = RunFolder(destination.with_name(destination.name + ".progress"), same_command=True)
+    folder = journals_of(destination)
     check_creatable(folder.path)
     exists = destination.exists() or destination.is_symlink()
-    if exists and not folder.path.exists():
+    if exists and not folder.path.exists() and not replace:
         raise OutputError(f"output {destination} exists. Choose another name or remove it.")
     if folder.path.exists():
         begun = folder.status().get("decides")
-        if begun != json.loads(json.dumps(decides)):
+        if begun != json.loads(json.dumps(decides)) and not replace:
             raise OutputError(
                 f"output {destination} was begun with other options or another source. Remove "
                 f"it and {folder.path}, or choose another name."
@@ -102,9 +110,12 @@ def producing(
     *,
     inputs: Iterable[str] = (),
     client: Client | None = None,
+    scheduler: str | None = None,
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
+    replace: bool = False,
 ) -> Iterator[Production]:
     """Make ``destination`` on a cluster; its journals go when it is whole.
 
@@ -114,13 +125,19 @@ def producing(
         Everything that decides the result, JSON-able.
     inputs : paths or URLs
         That the destination must be apart from.
+    executor : Executor, optional
+        What blocks run on in place of a cluster.
+    replace : bool
+        What was begun with other options is begun anew.
 
     Raises
     ------
     OutputError
         As :func:`check_destination`.
     """
-    folder = check_destination(destination, decides, inputs)
+    folder = check_destination(destination, decides, inputs, replace=replace)
+    if folder.path.exists() and folder.status().get("decides") != json.loads(json.dumps(decides)):
+        shutil.rmtree(folder.path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(naming_disk_errors(folder))
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -129,11 +146,13 @@ def producing(
         stack.enter_context(folder.locked())
         shown = progress or NoProgress()
         stop = stack.enter_context(stopping_on_signals(shown, folder.go_on))
-        count = workers or default_workers()
-        limit = memory_limit or default_memory_limit(count)
-        scratch = str(folder.path / "dask")
-        reached = stack.enter_context(connect(client, None, count, limit, scratch))
-        reached.register_plugin(WorkerLog(str(folder.logs)))
-        runner = Runner(folder, DaskExecutor(reached), shown, decides, stop=stop)
-        yield Production(destination, runner)
+        if executor is None:
+            count = workers or default_workers()
+            limit = memory_limit or default_memory_limit(count)
+            scratch = str(folder.path / "dask")
+            reached = stack.enter_context(connect(client, scheduler, count, limit, scratch))
+            reached.register_plugin(WorkerLog(str(folder.logs)))
+            executor = DaskExecutor(reached)
+        runner = Runner(folder, executor, shown, decides, stop=stop)
+        yield Production(destination, runner, folder)
     shutil.rmtree(folder.path, ignore_errors=True)

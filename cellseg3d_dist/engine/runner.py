@@ -15,7 +15,7 @@ from cellseg3d_dist.engine.journal import Journal
 from cellseg3d_dist.engine.progress import Progress
 from cellseg3d_dist.engine.stage import BlockRecord, Outcome, Stage, Verify
 from cellseg3d_dist.engine.stop import Stop
-from cellseg3d_dist.errors import EnvironmentFailedError
+from cellseg3d_dist.errors import EnvironmentFailedError, LabelsError
 from cellseg3d_dist.grid import Block, Selection
 
 log = logging.getLogger(__name__)
@@ -148,6 +148,8 @@ class Runner:
             If a stop was requested.
         EnvironmentFailedError
             If the cluster or disk was lost.
+        LabelsError
+            If labels are negative.
         """
         decides = self.decided[stage.name] = self.header | stage.decides()
         with (
@@ -181,6 +183,8 @@ class Runner:
                     f"{outcome.block} of {stage.name}: {outcome.error} "
                     f"When mended, {self.folder.go_on}"
                 )
+            if outcome.unusable:
+                raise LabelsError(outcome.error)
             self.failed[outcome.block.number] = (outcome.block, stage.name, outcome.error)
             return
         journal.append(outcome.block.number, outcome.record)

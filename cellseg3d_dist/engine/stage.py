@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from cellseg3d_dist.errors import CellSegError, EnvironmentFailedError
+from cellseg3d_dist.errors import CellSegError, EnvironmentFailedError, LabelsError
 from cellseg3d_dist.grid import Block
 
 _PROC_STATUS = Path("/proc/self/status")
@@ -51,13 +51,15 @@ class Stage(Protocol):
 class Outcome:
     """A block that came back: its record, or the error that stopped it.
 
-    ``environment`` tells that disk or cluster failed, not the block.
+    ``environment`` tells that disk or cluster failed, not the block; ``unusable`` that what
+    was given is of no use in any block.
     """
 
     block: Block
     record: BlockRecord | None
     error: str = ""
     environment: bool = False
+    unusable: bool = False
 
     @classmethod
     def of_error(cls, block: Block, error: BaseException) -> Outcome:
@@ -65,7 +67,8 @@ class Outcome:
         text = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, CellSegError):
             text = f"{type(error).__name__}: {text}"
-        return cls(block, None, text, isinstance(error, EnvironmentFailedError | OSError))
+        environment = isinstance(error, EnvironmentFailedError | OSError)
+        return cls(block, None, text, environment, isinstance(error, LabelsError))
 
     @property
     def failed(self) -> bool:

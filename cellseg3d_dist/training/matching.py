@@ -88,7 +88,12 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
-def matched(images: Sequence[Given], labels: Sequence[Given]) -> list[Given]:
+#: What is paired, as messages call it.
+Kinds = tuple[str, str]
+_KINDS: Kinds = ("image", "label image")
+
+
+def matched(images: Sequence[Given], labels: Sequence[Given], kinds: Kinds = _KINDS) -> list[Given]:
     """The labels of each image, by name; one image and one label image are a pair anyway.
 
     Raises
@@ -100,7 +105,7 @@ def matched(images: Sequence[Given], labels: Sequence[Given]) -> list[Given]:
     if any(arrays) or (len(images) == len(labels) == 1):
         if len(images) != len(labels):
             raise ConfigError(
-                f"{len(images)} images and {len(labels)} label images were given; arrays are "
+                f"{len(images)} {kinds[0]}s and {len(labels)} {kinds[1]}s were given; arrays are "
                 "paired by position, one for one."
             )
         return list(labels)
@@ -108,7 +113,7 @@ def matched(images: Sequence[Given], labels: Sequence[Given]) -> list[Given]:
     partner = _same(image_names, label_names)
     if partner is None:
         partner = _best_affix(image_names, label_names)
-    return [labels[number] for number in _complete(partner, images, labels)]
+    return [labels[number] for number in _complete(partner, images, labels, kinds)]
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -171,25 +176,28 @@ def _n_common(names: list[str]) -> int:
     return next((n for n, (a, b) in pairs if a != b), min(len(first), len(last)))
 
 
-def _complete(partner: _Partner, images: Sequence[str], labels: Sequence[str]) -> list[int]:
+def _complete(
+    partner: _Partner, images: Sequence[str], labels: Sequence[str], kinds: Kinds
+) -> list[int]:
     """One label image for each image, each used once."""
+    one, other = kinds
     for image, found in zip(images, partner, strict=True):
         if len(found) > 1:
             names = " and ".join(labels[number] for number in found)
-            raise ConfigError(f"image {image} has several label images: {names}. Keep one.")
+            raise ConfigError(f"{one} {image} has several {other}s: {names}. Keep one.")
         if not found:
             raise ConfigError(
-                f"image {image} has no label image among the {len(labels)} given. Name it like "
-                "the image, or leave the image out."
+                f"{one} {image} has no {other} among the {len(labels)} given. Name it like the "
+                f"{one}, or leave the {one} out."
             )
     chosen = [found[0] for found in partner]
     for number, label in enumerate(labels):
-        uses = [image for image, one in zip(images, chosen, strict=True) if one == number]
+        uses = [image for image, pick in zip(images, chosen, strict=True) if pick == number]
         if len(uses) > 1:
-            raise ConfigError(f"labels {label} fit several images: {' and '.join(uses)}.")
+            raise ConfigError(f"labels {label} fit several {one}s: {' and '.join(uses)}.")
         if not uses:
             raise ConfigError(
-                f"labels {label} have no image among the {len(images)} given. Leave them out, or "
-                "give their image."
+                f"labels {label} have no {one} among the {len(images)} given. Leave them out, or "
+                f"give their {one}."
             )
     return chosen

@@ -1,0 +1,113 @@
+"""Everything an evaluation reads, opened and checked; nothing exists of it yet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import cellseg3d_dist
+from cellseg3d_dist.config.evaluate import EvaluateConfig
+from cellseg3d_dist.evaluation.opening import Beside, OpenedPair, open_pair
+from cellseg3d_dist.evaluation.sources import Prediction
+from cellseg3d_dist.training.matching import listed, matched
+from cellseg3d_dist.volumes import Volume, location_of
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for.
+
+    Attributes
+    ----------
+    images : tuple of tuples of OpenedPair
+        Of each prediction.
+    made_from : dict
+        Everything that decides the scores, as text.
+    """
+
+    config: EvaluateConfig
+    predictions: tuple[Prediction, ...]
+    images: tuple[tuple[OpenedPair, ...], ...]
+    made_from: dict[str, str]
+
+    @property
+    def volumes(self) -> list[Volume]:
+        """All that is read."""
+        return [volume for images in self.images for one in images for volume in one.volumes]
+
+    @property
+    def locations(self) -> list[str]:
+        """Paths and URLs of it."""
+        return [volume.location for volume in self.volumes if volume.kind != "array"]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether some of it cannot be sent to other processes."""
+        return any(volume.kind == "array" for volume in self.volumes)
+
+    @property
+    def n_voxels(self) -> int:
+        """Of all pairs."""
+        return sum(prod(one.pair.labels_true.shape) for images in self.images for one in images)
+
+
+def open_order(
+    config: EvaluateConfig,
+    predictions: Sequence[Prediction],
+    mask: Any,
+    regions: Any,
+    *,
+    known: bool,
+) -> Order:
+    """Open all images.
+
+    Raises
+    ------
+    BadInputError
+        If something cannot be opened or does not fit.
+    """
+    opened = []
+    for prediction in predictions:
+        true = [image.labels_true for image in prediction.images]
+        masks, areas = _for_each(mask, true, "mask"), _for_each(regions, true, "regions image")
+        opened.append(
+            tuple(
+                open_pair(image, Beside(m, r), config, known=known)
+                for image, m, r in zip(prediction.images, masks, areas, strict=True)
+            )
+        )
+    made_from = config.deciding() | {
+        "version": cellseg3d_dist.__version__,
+        "names": ", ".join(one.name for one in predictions),
+        "labels_true": predictions[0].labels_true,
+        "labels_pred": "; ".join(one.labels_pred for one in predictions),
+        "mask": _text(mask),
+        "regions": _text(regions),
+        "read": _hash([one.pair.digest for images in opened for one in images]),
+    }
+    return Order(config, tuple(predictions), tuple(opened), made_from)
+
+
+def _for_each(given: Any, true: Sequence[Any], kind: str) -> list[Any]:
+    """The one for all images where that is one array or file of one image; else by name."""
+    if given is None:
+        return [None] * len(true)
+    if len(true) == 1 and not isinstance(given, list | tuple):
+        return [given]
+    found: list[Any] = matched(true, listed(given, f"{kind}s"), ("labels_true", kind))
+    return found
+
+
+def _text(given: Any) -> str:
+    if given is None:
+        return "none"
+    if isinstance(given, list | tuple):
+        return ", ".join(_text(one) for one in given)
+    return location_of(given) or "<memory>"
+
+
+def _hash(parts: Sequence[str]) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,216 @@
+"""Evaluate: open and check everything, count pairs of labels block by block, score tables."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellseg3d_dist.config import validated
+from cellseg3d_dist.config.evaluate import EvaluateConfig
+from cellseg3d_dist.engine.clusters import check_cluster, default_memory_limit, default_workers
+from cellseg3d_dist.engine.executors import SerialExecutor
+from cellseg3d_dist.engine.production import (
+    Production,
+    check_destination,
+    journals_of,
+    producing,
+)
+from cellseg3d_dist.engine.progress import Progress
+from cellseg3d_dist.engine.stages.score import Score
+from cellseg3d_dist.errors import LabelsError
+from cellseg3d_dist.evaluation.boxes import read_boxes
+from cellseg3d_dist.evaluation.cutting import cut
+from cellseg3d_dist.evaluation.document import Evaluation, finished, write
+from cellseg3d_dist.evaluation.opening import OpenedPair
+from cellseg3d_dist.evaluation.order import Order, open_order
+from cellseg3d_dist.evaluation.scoring import Tables, scored
+from cellseg3d_dist.evaluation.sources import predictions_of
+from cellseg3d_dist.grid import BlockGrid
+from cellseg3d_dist.paths import absolute_path
+from cellseg3d_dist.volumes import limit_threads
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+#: Voxels of all images up to which own worker processes take longer to start than they save.
+FEW_VOXELS = 1 << 26
+#: Pairs whose blocks are done together; what they are travels with each block.
+TOGETHER = 32
+
+
+def evaluate(
+    labels_true: Any,
+    labels_pred: Any,
+    out: str | Path | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    mask: Any = None,
+    regions: Any = None,
+    boxes: Any = None,
+    overwrite: bool = False,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Score predicted labels against true ones, block by block.
+
+    Parameters
+    ----------
+    labels_true : path, URL, pattern, folder, array, or a list of these
+        Integer labels, 0 for background. A list, a pattern or a folder is a data set.
+    labels_pred : the same, or several of them
+        Also the folder of a run, or of several. A mapping of names to predictions, or a list
+        of them; where ``labels_true`` is a list, a list of the same length is one prediction.
+    out : path, optional
+        JSON file to write. While it is made its journal lies beside it, so that an interrupted
+        call goes on; without it nothing is kept.
+    names : sequence of str, optional
+        Of the predictions.
+    mask : path or array, optional
+        Only voxels where it is not 0 count; of the labels' shape or smaller by whole factors.
+    regions : path or array, optional
+        Anatomical regions as labels, to count objects in each.
+    boxes : sequence of boxes, text or path, optional
+        Only voxels in any of these boxes count: ``((z0, z1), (y0, y1), (x0, x1))`` each, text
+        with ``;`` between them, or a CSV or JSON file.
+    overwrite : bool
+        Replace ``out`` where it holds other scores.
+    client : distributed.Client, optional
+        Of a cluster; by default an own local one, or none where there is little to do.
+        Arrays in memory are counted in this process.
+    progress : Progress, optional
+        Silent by default.
+    **options
+        Keys of :class:`cellseg3d_dist.config.evaluate.EvaluateConfig`: thresholds, criteria,
+        classes, ignore, region, distance, voxel_size, level, time, workers, scheduler,
+        memory_limit, block_shape, executor.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    BadInputError
+        If labels, options or output cannot be used; nothing is created.
+    BlocksFailedError
+        If stored bytes cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels_true = np.zeros((4, 8, 8), np.uint32)
+    >>> labels_true[:, :3, :3], labels_true[:, 5:, 5:] = 1, 2
+    >>> scores = evaluate(labels_true, np.where(labels_true == 1, 9, 0))
+    >>> [(s["tp"], s["fp"], s["fn"]) for s in scores["matching"] if s["threshold"] == 0.5]
+    [(1, 0, 1), (1, 0, 1), (1, 0, 1)]
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    given |= {} if boxes is None else {"boxes": read_boxes(boxes)}
+    config = validated(EvaluateConfig, given)
+    predictions = predictions_of(labels_true, labels_pred, names)
+    order = open_order(config, predictions, mask, regions, known=out is not None)
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="cellseg3d-dist-") as folder:
+            return _carry_out(order, Path(folder) / "scores.json", client, progress)
+    path = absolute_path(out)
+    done = finished(path, order.made_from, overwrite=overwrite)
+    if done is not None:
+        return done
+    check_destination(path, order.made_from, order.locations, replace=overwrite)
+    found = _carry_out(order, path, client, progress, replace=overwrite)
+    write(found, path, order.made_from)
+    return found
+
+
+def _carry_out(
+    order: Order,
+    path: Path,
+    client: Client | None,
+    progress: Progress | None,
+    *,
+    replace: bool = False,
+) -> Evaluation:
+    """Count all blocks with a work folder beside ``path``, which is not written yet."""
+    config = order.config
+    how = _resources(order, client)
+    cuts = [
+        [cut(one.pair, how.memory_limit, how.workers, config.block_shape)[0] for one in images]
+        for images in order.images
+    ]
+    with (
+        _given_up(path),
+        producing(
+            path,
+            order.made_from,
+            inputs=order.locations,
+            client=client,
+            scheduler=config.scheduler,
+            workers=how.workers,
+            memory_limit=how.memory_limit,
+            progress=progress,
+            executor=SerialExecutor() if how.here else None,
+            replace=replace,
+        ) as production,
+    ):
+        production.runner.verify = True
+        limit_threads()
+        found = []
+        for number, (prediction, images, grids) in enumerate(
+            zip(order.predictions, order.images, cuts, strict=True)
+        ):
+            tables = _count(production, f"score-{number}", images, grids)
+            found.append(scored(prediction, images, tables, config))
+        executed = sum(summary.executed for summary in production.runner.summaries)
+        return Evaluation(tuple(found), executed)
+
+
+def _count(
+    production: Production, name: str, images: Sequence[OpenedPair], grids: Sequence[BlockGrid]
+) -> list[Tables]:
+    """The tables of each image, counted some images at a time."""
+    found: list[Tables] = []
+    for first in range(0, len(images), TOGETHER):
+        part = slice(first, first + TOGETHER)
+        pairs = tuple(one.pair for one in images[part])
+        stage = Score(pairs, tuple(grids[part]), production.folder.work, f"{name}-{first}")
+        found += stage.totals(production.run(stage, stage.blocks))
+    return found
+
+
+@contextlib.contextmanager
+def _given_up(path: Path) -> Iterator[None]:
+    """Nothing is left of a call whose labels turn out to be none."""
+    try:
+        yield
+    except LabelsError:
+        shutil.rmtree(journals_of(path).path, ignore_errors=True)
+        raise
+
+
+@dataclass(frozen=True)
+class _Resources:
+    """Where blocks are counted: ``here`` is in this process."""
+
+    workers: int
+    memory_limit: int
+    here: bool = False
+
+
+def _resources(order: Order, client: Client | None) -> _Resources:
+    config = order.config
+    there = client is not None or config.scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    few = order.n_voxels <= FEW_VOXELS and config.workers is None and not there
+    here = config.executor == "serial" or (config.executor is None and few)
+    if here or order.in_memory:
+        return _Resources(1, config.memory_limit or default_memory_limit(1), here=True)
+    found = check_cluster(client, config.scheduler)
+    workers = found.workers if found else config.workers or default_workers()
+    own = found.memory_limit if found else default_memory_limit(workers)
+    return _Resources(workers, config.memory_limit or own)

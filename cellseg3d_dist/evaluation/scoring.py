@@ -1,0 +1,71 @@
+"""From the tables of images to one scores document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cellseg3d_dist.config.evaluate import EvaluateConfig
+from cellseg3d_dist.evaluation.opening import OpenedPair
+from cellseg3d_dist.evaluation.sources import Prediction, names_of_images
+from cellseg3d_dist.metrics.contingency import ContingencyTable
+from cellseg3d_dist.metrics.counting import count_errors
+from cellseg3d_dist.metrics.datasets import summarise_images
+from cellseg3d_dist.metrics.summary import Scored, summarise
+
+#: Tables of one image, by what they are of.
+Tables = Mapping[str, ContingencyTable]
+
+
+def scored(
+    prediction: Prediction,
+    images: Sequence[OpenedPair],
+    tables: Sequence[Tables],
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    """The document of one prediction: of its one image, or pooled, with each image and a mean."""
+    pairs = [found["pairs"] for found in tables]
+    if not prediction.is_set:
+        whole = _summarised(prediction.texts, tables[0], config)
+        return _chosen(whole.to_dict(), config)
+    names = names_of_images([one.volumes[0].location for one in images])
+    each = [
+        _summarised((name, *(v.location for v in one.volumes[:2])), found, config)
+        for name, one, found in zip(names, images, tables, strict=True)
+    ]
+    name, labels_true, labels_pred = prediction.texts
+    whole = summarise_images(
+        each,
+        pairs,
+        name=name,
+        labels_true=labels_true,
+        labels_pred=labels_pred,
+        thresholds=config.thresholds,
+        classes=pairs if config.classes else None,
+    )
+    return _chosen(whole.to_dict(), config)
+
+
+def _summarised(texts: Sequence[str], tables: Tables, config: EvaluateConfig) -> Scored:
+    name, labels_true, labels_pred = texts
+    regions = None
+    if "true_regions" in tables:
+        regions = count_errors(tables["true_regions"], tables["pred_regions"])
+    return summarise(
+        tables["pairs"],
+        name=name,
+        labels_true=labels_true,
+        labels_pred=labels_pred,
+        thresholds=config.thresholds,
+        classes=tables["pairs"] if config.classes else None,
+        regions=regions,
+    )
+
+
+def _chosen(document: dict[str, Any], config: EvaluateConfig) -> dict[str, Any]:
+    """Without the criteria that were not asked for."""
+    parts = [document, *document.get("images", ()), document.get("mean", {})]
+    for part in parts:
+        if "matching" in part:
+            part["matching"] = [s for s in part["matching"] if s["criterion"] in config.criteria]
+    return document
