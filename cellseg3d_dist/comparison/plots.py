@@ -255,10 +255,7 @@ def _counts_as_a_whole(basis: Basis) -> Figure:
         true, pred = prediction.whole.n_true or 0, prediction.whole.n_pred or 0
         widest = max(widest, true, pred)
         axes.barh(number, pred, height=0.6, color=_look(number)["color"])
-        axes.vlines(
-            true, number - 0.42, number + 0.42, color=INK, linewidth=2.4,
-            label="true" if number == 0 else None, zorder=3,
-        )  # fmt: skip
+        axes.vlines(true, number - 0.42, number + 0.42, color=INK, linewidth=2.4, zorder=3)
     for number, prediction in enumerate(basis.predictions):
         true, pred = prediction.whole.n_true or 0, prediction.whole.n_pred or 0
         said = f"{pred:,} of {true:,}"

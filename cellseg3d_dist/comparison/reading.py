@@ -19,7 +19,7 @@ SCORES = "scores.json"
 #: A document in memory, or something that gives one.
 Source = str | Path | Mapping[str, Any] | Any
 
-_NOT_VALUES = ("name", "labels_true", "labels_pred", "matching", "images", "mean")
+_NOT_VALUES = ("name", "labels_true", "labels_pred", "matching", "images", "mean", "evaluated")
 _ELEMENT_NAMES = ("region", "class", "label", "name")
 
 
@@ -150,7 +150,7 @@ def _matching(rows: Sequence[Any], where: str) -> Iterator[tuple[Key, float]]:
         if not isinstance(row, Mapping):
             raise BadInputError(f"{at} is no set of scores, so this is not a scores document.")
         criterion, threshold = row.get("criterion"), row.get("threshold")
-        if not isinstance(criterion, str) or not _is_number(threshold):
+        if not isinstance(criterion, str) or threshold is None or not _is_number(threshold):
             raise BadInputError(f"{at} lacks a criterion or a threshold.")
         if not _is_number(row.get("f1")) or not 0 <= row["f1"] <= 1:
             raise BadInputError(f"{at}: f1 {row.get('f1')!r} is no number from 0 to 1.")

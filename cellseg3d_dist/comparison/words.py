@@ -159,8 +159,9 @@ def captions(basis: Basis) -> dict[str, str]:
             f"the median as a line, whiskers to the last value within 1.5 times that range."
         ),
         "outcomes": (
-            "True cells found, fused with another, split or missed, by a rule of 50 % overlap; "
-            "artifacts are predicted cells where no true one is."
+            "True cells: found, where a predicted one holds more than half of it and no other; "
+            "fused, where it holds others too; split, where only several together hold more than "
+            "half; else missed. Artifacts are predicted cells that lie mostly in true background."
         ),
         "counts": counts,
     }

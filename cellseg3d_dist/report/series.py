@@ -34,7 +34,9 @@ def write_series_report(out: Path, image: str, parts: Sequence[dict[str, Any]]) 
         "cells": sum(part["cells"] or 0 for part in parts),
         "plot": embedded(_plot(parts)),
     }
-    write_page(out / "report.html", render("cellseg3d_dist.report", "series.html.j2", values))
+    target = out / "report.html"
+    write_page(target, render("cellseg3d_dist.report", "series.html.j2", values))
+    return target
 
 
 def _plot(parts: Sequence[dict[str, Any]]) -> bytes:
