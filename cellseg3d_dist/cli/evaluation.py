@@ -64,7 +64,10 @@ def evaluate(
     ] = None,
     classes: Annotated[bool, switch("Labels are classes: scores of each class.")] = False,
     distance: Annotated[
-        str | None, option("Also match centroids up to it, such as 15um.", "LENGTH")
+        str | None, option("Match centroids up to it [for points 15um].", "LENGTH")
+    ] = None,
+    first_voxel: Annotated[
+        str | None, option("Coordinate of the first voxel in lists of points [0].", "0|1")
     ] = None,
     voxel_size: VoxelSize = None,
     level: Level = None,

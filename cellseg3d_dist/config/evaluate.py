@@ -45,6 +45,7 @@ class EvaluateConfig(BaseModel):
     region: RegionText | None = option(A_BOX)
     boxes: tuple[RegionText, ...] = option(f"boxes, each {A_BOX}", ())
     distance: LengthText | None = option(A_LENGTH)
+    first_voxel: int = option("0 or 1", 0, ge=0, le=1)
     voxel_size: FloatsText = option("three numbers above 0, z,y,x in micrometres, such as 5,1,1")
     level: int = option(A_COUNT, 0, ge=0)
     time: int | None = option(A_COUNT, ge=0)

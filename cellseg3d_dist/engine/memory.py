@@ -265,9 +265,17 @@ def pyramid(grid: BlockGrid) -> BlockMemory:
 
 
 def scoring(
-    grid: BlockGrid, itemsizes: tuple[int, ...] = (4, 4), *, masked: bool = False, chunks: int = 0
+    grid: BlockGrid,
+    itemsizes: tuple[int, ...] = (4, 4),
+    *,
+    masked: bool = False,
+    measured: bool = False,
+    chunks: int = 0,
 ) -> BlockMemory:
-    """Score: label images of W as read, chunks of them, and the pairs; what a mask picks."""
-    voxel = 2 * sum(itemsizes) + 8 + masked * (3 + sum(itemsizes))
+    """Score: label images of W as read, chunks of them, and the pairs; what a mask picks.
+
+    Labels that are measured have places, labels and ranks of 8 bytes, sorted.
+    """
+    voxel = 2 * sum(itemsizes) + 8 + masked * (3 + sum(itemsizes)) + 40 * measured
     n_bytes = WORKER_BYTES + voxel * _voxels(grid, (0, 0, 0)) + chunks
     return BlockMemory("score", n_bytes, largest_region(grid, (0, 0, 0)), (0, 0, 0))

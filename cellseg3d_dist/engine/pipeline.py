@@ -300,9 +300,9 @@ class Pipeline(Job):
         found = labels.levels[0]
         pair = LabelPair(self.labels_true, found, f"{self.labels_true.fingerprint()} {written}")
         stage = Score((pair,), (self.grid,), self.folder.work)
-        (tables,) = stage.totals(self.runner.run(stage, stage.blocks))
+        (totals,) = stage.totals(self.runner.run(stage, stage.blocks))
         scored = summarise(
-            tables["pairs"],
+            totals.tables["pairs"],
             labels_true=self.labels_true.location,
             labels_pred=self.folder.labels.name,
         ).to_dict()

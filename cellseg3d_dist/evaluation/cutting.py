@@ -28,33 +28,33 @@ def cut(
     MemoryLimitError
         If a block needs more than a worker may use.
     """
-    true = pair.labels_true
+    shape = pair.labels_pred.shape
     if block_shape is not None:
-        grid = BlockGrid(true.shape, block_shape)
+        grid = BlockGrid(shape, block_shape)
         need = _memory(pair, grid)
         if need.n_bytes > limit * SHARE:
             raise MemoryLimitError(_over(need, block_shape, limit, "a smaller --block-shape"))
         return grid, need
     chunks = [volume.chunk_shape for volume in _volumes(pair)]
-    z, y, x = (max(1, min(n, max(axis))) for n, *axis in zip(true.shape, *chunks, strict=True))
+    z, y, x = (max(1, min(n, max(axis))) for n, *axis in zip(shape, *chunks, strict=True))
     unit: Triple = (z, y, x)
-    wanted = prod(true.shape) // (4 * workers)
+    wanted = prod(shape) // (4 * workers)
     most = min(MOST_VOXELS, max(FEWEST_VOXELS, wanted))
     while prod(unit) > 1:
-        need = _memory(pair, BlockGrid(true.shape, unit))
+        need = _memory(pair, BlockGrid(shape, unit))
         if prod(unit) <= MOST_VOXELS and need.n_bytes <= limit * SHARE:
             break
         # chunks that are too large are read more than once
         unit = _scaled(unit, max(range(3), key=lambda axis: unit[axis]), 0.5)
-    need = _memory(pair, BlockGrid(true.shape, unit))
+    need = _memory(pair, BlockGrid(shape, unit))
     if need.n_bytes > limit * SHARE:
         raise MemoryLimitError(_over(need, unit, limit, "fewer workers"))
-    while (larger := _larger(unit, true.shape)) != unit and prod(larger) <= most:
-        grown = _memory(pair, BlockGrid(true.shape, larger))
+    while (larger := _larger(unit, shape)) != unit and prod(larger) <= most:
+        grown = _memory(pair, BlockGrid(shape, larger))
         if grown.n_bytes > limit * SHARE:
             break
         unit, need = larger, grown
-    return BlockGrid(true.shape, unit), need
+    return BlockGrid(shape, unit), need
 
 
 def _larger(block: Triple, shape: Triple) -> Triple:
@@ -72,7 +72,7 @@ def _scaled(block: Triple, axis: int, factor: float) -> Triple:
 
 
 def _volumes(pair: LabelPair) -> list[Volume]:
-    return [v for v in (pair.labels_true, pair.labels_pred) if isinstance(v, Volume)]
+    return [v for v in (pair.labels_pred, pair.labels_true) if isinstance(v, Volume)]
 
 
 def _memory(pair: LabelPair, grid: BlockGrid) -> BlockMemory:
@@ -87,6 +87,7 @@ def _memory(pair: LabelPair, grid: BlockGrid) -> BlockMemory:
         grid,
         tuple(volume.dtype.itemsize for volume in volumes),
         masked=masked,
+        measured=pair.measured,
         chunks=0 if in_memory else CHUNKS_IN_FLIGHT * chunks,
     )
 

@@ -10,6 +10,7 @@ from cellseg3d_dist.config.evaluate import EvaluateConfig
 from cellseg3d_dist.engine.inputs import MaskInput
 from cellseg3d_dist.engine.stages.score import Counted, LabelPair
 from cellseg3d_dist.errors import ConfigError, LabelsError, VolumeError, VoxelSizeError
+from cellseg3d_dist.evaluation.points import distance_in_um, known_size
 from cellseg3d_dist.evaluation.sources import Image
 from cellseg3d_dist.grid import Region
 from cellseg3d_dist.volumes import Volume, open_volume
@@ -78,6 +79,24 @@ class OpenedPair:
     volumes: tuple[Volume, ...]
 
 
+def open_measured(source: Any, mask: Any, config: EvaluateConfig, *, known: bool) -> OpenedPair:
+    """Open predicted labels whose centroids are wanted, for true points.
+
+    Raises
+    ------
+    BadInputError
+        As :func:`open_pair`.
+    """
+    opened = open_labels(source, "labels_pred", config, config.level)
+    whole = opened.volume
+    pred = whole.crop(config.region_box) if config.region_box else whole
+    within = _beside(mask, "mask", whole, pred, config)
+    read = [pred, *([] if within is None else [within.volume])]
+    counted = Counted(within, _boxes(config, whole, pred))
+    pair = LabelPair(None, pred, _digest(read, known), counted, measured=True)
+    return OpenedPair(pair, opened.voxel_size, tuple(read))
+
+
 def open_pair(image: Image, beside: Beside, config: EvaluateConfig, *, known: bool) -> OpenedPair:
     """Open an image's labels on both sides, and what decides which voxels are counted.
 
@@ -97,10 +116,17 @@ def open_pair(image: Image, beside: Beside, config: EvaluateConfig, *, known: bo
     regions = _beside(beside.regions, "regions image", whole, true, config)
     counted = Counted(mask, _boxes(config, whole, true), config.ignore)
     read = [true, pred, *(one.volume for one in (mask, regions) if one is not None)]
-    digest = ""
-    if known:
-        digest = hashlib.sha256(" ".join(v.fingerprint() for v in read).encode()).hexdigest()[:32]
-    return OpenedPair(LabelPair(true, pred, digest, counted, regions), size, tuple(read))
+    measured = config.distance is not None
+    if measured:
+        distance_in_um(config, known_size(size))
+    pair = LabelPair(true, pred, _digest(read, known), counted, regions, measured)
+    return OpenedPair(pair, size, tuple(read))
+
+
+def _digest(read: list[Volume], known: bool) -> str:
+    if not known:
+        return ""
+    return hashlib.sha256(" ".join(v.fingerprint() for v in read).encode()).hexdigest()[:32]
 
 
 def _fitting(
@@ -170,9 +196,7 @@ def _boxes(config: EvaluateConfig, whole: Volume, true: Volume) -> tuple[Region,
         if box.intersect(Region.whole(whole.shape)) != box:
             start, stop = box.start, box.stop
             shown = ",".join(f"{a}:{b}" for a, b in zip(start, stop, strict=True))
-            raise ConfigError(
-                f"box {shown} is not inside labels_true {whole.location} of shape {whole.shape}."
-            )
+            raise ConfigError(f"box {shown} is not inside {whole.location} of shape {whole.shape}.")
         z, y, x = (t - w for t, w in zip(true.offset, whole.offset, strict=True))
         inside = box.shift((-z, -y, -x)).intersect(Region.whole(true.shape))
         if not inside.is_empty:

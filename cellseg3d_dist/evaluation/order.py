@@ -10,10 +10,25 @@ from typing import Any
 
 import cellseg3d_dist
 from cellseg3d_dist.config.evaluate import EvaluateConfig
-from cellseg3d_dist.evaluation.opening import Beside, OpenedPair, open_pair
+from cellseg3d_dist.evaluation.opening import Beside, OpenedPair, open_measured, open_pair
+from cellseg3d_dist.evaluation.points import (
+    GivenPoints,
+    are_points,
+    distance_in_um,
+    known_size,
+    refuse,
+)
 from cellseg3d_dist.evaluation.sources import Prediction
 from cellseg3d_dist.training.matching import listed, matched
 from cellseg3d_dist.volumes import Volume, location_of
+
+
+@dataclass(frozen=True)
+class PointTruth:
+    """True points, and of each prediction its points, or None where it is a label image."""
+
+    true: GivenPoints
+    pred: tuple[GivenPoints | None, ...]
 
 
 @dataclass(frozen=True)
@@ -26,12 +41,15 @@ class Order:
         Of each prediction.
     made_from : dict
         Everything that decides the scores, as text.
+    points : PointTruth or None
+        Where truth is a list of points.
     """
 
     config: EvaluateConfig
     predictions: tuple[Prediction, ...]
     images: tuple[tuple[OpenedPair, ...], ...]
     made_from: dict[str, str]
+    points: PointTruth | None = None
 
     @property
     def volumes(self) -> list[Volume]:
@@ -41,7 +59,10 @@ class Order:
     @property
     def locations(self) -> list[str]:
         """Paths and URLs of it."""
-        return [volume.location for volume in self.volumes if volume.kind != "array"]
+        found = [volume.location for volume in self.volumes if volume.kind != "array"]
+        if self.points is not None:
+            found += [str(one.path) for one in (self.points.true, *self.points.pred) if one]
+        return found
 
     @property
     def in_memory(self) -> bool:
@@ -51,7 +72,7 @@ class Order:
     @property
     def n_voxels(self) -> int:
         """Of all pairs."""
-        return sum(prod(one.pair.labels_true.shape) for images in self.images for one in images)
+        return sum(prod(one.pair.labels_pred.shape) for images in self.images for one in images)
 
 
 def open_order(
@@ -62,23 +83,31 @@ def open_order(
     *,
     known: bool,
 ) -> Order:
-    """Open all images.
+    """Open all images, and read all points.
 
     Raises
     ------
     BadInputError
         If something cannot be opened or does not fit.
     """
-    opened = []
-    for prediction in predictions:
-        true = [image.labels_true for image in prediction.images]
-        masks, areas = _for_each(mask, true, "mask"), _for_each(regions, true, "regions image")
-        opened.append(
-            tuple(
-                open_pair(image, Beside(m, r), config, known=known)
-                for image, m, r in zip(prediction.images, masks, areas, strict=True)
+    if are_points(predictions[0].images[0].labels_true):
+        images, points = _open_points(config, predictions, mask, regions, known=known)
+    else:
+        points, opened = None, []
+        for prediction in predictions:
+            true = [image.labels_true for image in prediction.images]
+            masks = _for_each(mask, true, "mask")
+            areas = _for_each(regions, true, "regions image")
+            opened.append(
+                tuple(
+                    open_pair(image, Beside(m, r), config, known=known)
+                    for image, m, r in zip(prediction.images, masks, areas, strict=True)
+                )
             )
-        )
+        images = tuple(opened)
+    digests = [one.pair.digest for found in images for one in found]
+    if points is not None:
+        digests += [one.digest for one in (points.true, *points.pred) if one is not None]
     made_from = config.deciding() | {
         "version": cellseg3d_dist.__version__,
         "names": ", ".join(one.name for one in predictions),
@@ -86,9 +115,33 @@ def open_order(
         "labels_pred": "; ".join(one.labels_pred for one in predictions),
         "mask": _text(mask),
         "regions": _text(regions),
-        "read": _hash([one.pair.digest for images in opened for one in images]),
+        "read": _hash(digests),
     }
-    return Order(config, tuple(predictions), tuple(opened), made_from)
+    return Order(config, tuple(predictions), images, made_from, points)
+
+
+def _open_points(
+    config: EvaluateConfig,
+    predictions: Sequence[Prediction],
+    mask: Any,
+    regions: Any,
+    *,
+    known: bool,
+) -> tuple[tuple[tuple[OpenedPair, ...], ...], PointTruth]:
+    """Points on the true side; on the other label images, or points too."""
+    given = [prediction.images[0].labels_pred for prediction in predictions]
+    refuse(config, mask, regions, given)
+    true = GivenPoints.of(predictions[0].images[0].labels_true, config)
+    pred = tuple(GivenPoints.of(one, config) if are_points(one) else None for one in given)
+    images = tuple(
+        () if points else (open_measured(one, mask, config, known=known),)
+        for one, points in zip(given, pred, strict=True)
+    )
+    for found, points in zip(images, pred, strict=True):
+        size = found[0].voxel_size if found else config.voxel_size
+        in_voxels = points is None or "voxels" in (points.points.unit, true.points.unit)
+        distance_in_um(config, known_size(size) if in_voxels else size)
+    return images, PointTruth(true, pred)
 
 
 def _for_each(given: Any, true: Sequence[Any], kind: str) -> list[Any]:

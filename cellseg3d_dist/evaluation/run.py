@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cellseg3d_dist.config import validated
 from cellseg3d_dist.config.evaluate import EvaluateConfig
 from cellseg3d_dist.engine.clusters import check_cluster, default_memory_limit, default_workers
@@ -22,18 +24,20 @@ from cellseg3d_dist.engine.production import (
     producing,
 )
 from cellseg3d_dist.engine.progress import Progress
-from cellseg3d_dist.engine.stages.score import Score
+from cellseg3d_dist.engine.stages.score import Score, Totals
 from cellseg3d_dist.errors import LabelsError
 from cellseg3d_dist.evaluation.boxes import read_boxes
 from cellseg3d_dist.evaluation.cutting import cut
 from cellseg3d_dist.evaluation.document import Evaluation, finished, write
 from cellseg3d_dist.evaluation.opening import OpenedPair
 from cellseg3d_dist.evaluation.order import Order, open_order
-from cellseg3d_dist.evaluation.scoring import Tables, scored
+from cellseg3d_dist.evaluation.points import against_points
+from cellseg3d_dist.evaluation.scoring import scored
 from cellseg3d_dist.evaluation.sources import predictions_of
 from cellseg3d_dist.grid import BlockGrid
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.volumes import limit_threads
+from cellseg3d_dist.volumes.points import Points
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -165,17 +169,34 @@ def _carry_out(
         for number, (prediction, images, grids) in enumerate(
             zip(order.predictions, order.images, cuts, strict=True)
         ):
-            tables = _count(production, f"score-{number}", images, grids)
-            found.append(scored(prediction, images, tables, config))
+            totals = _count(production, f"score-{number}", images, grids)
+            if order.points is None:
+                found.append(scored(prediction, images, totals, config))
+            else:
+                found.append(_against_points(order, number, totals))
         executed = sum(summary.executed for summary in production.runner.summaries)
         return Evaluation(tuple(found), executed)
 
 
+def _against_points(order: Order, number: int, totals: Sequence[Totals]) -> dict[str, Any]:
+    """The document of one prediction against true points."""
+    assert order.points is not None
+    given, pair, size = order.points.pred[number], None, order.config.voxel_size
+    if given is not None:
+        pred = given.points
+    else:
+        pair, size = order.images[number][0].pair, order.images[number][0].voxel_size
+        offset = np.asarray(getattr(pair.labels_pred, "offset", (0, 0, 0)))
+        pred = Points(totals[0].measures["pred"].centroids + offset, "voxels")
+    texts = order.predictions[number].texts
+    return against_points(texts, order.points.true.points, pred, pair, size, order.config)
+
+
 def _count(
     production: Production, name: str, images: Sequence[OpenedPair], grids: Sequence[BlockGrid]
-) -> list[Tables]:
-    """The tables of each image, counted some images at a time."""
-    found: list[Tables] = []
+) -> list[Totals]:
+    """What is counted of each image, some images at a time."""
+    found: list[Totals] = []
     for first in range(0, len(images), TOGETHER):
         part = slice(first, first + TOGETHER)
         pairs = tuple(one.pair for one in images[part])

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cellseg3d_dist.config.evaluate import EvaluateConfig
+from cellseg3d_dist.engine.stages.score import Totals
 from cellseg3d_dist.evaluation.opening import OpenedPair
+from cellseg3d_dist.evaluation.points import distance_in_um, in_um
 from cellseg3d_dist.evaluation.sources import Prediction, names_of_images
-from cellseg3d_dist.metrics.contingency import ContingencyTable
 from cellseg3d_dist.metrics.counting import count_errors
 from cellseg3d_dist.metrics.datasets import summarise_images
+from cellseg3d_dist.metrics.points import PointScore, match_points
 from cellseg3d_dist.metrics.summary import Scored, summarise
-
-#: Tables of one image, by what they are of.
-Tables = Mapping[str, ContingencyTable]
 
 
 def scored(
     prediction: Prediction,
     images: Sequence[OpenedPair],
-    tables: Sequence[Tables],
+    totals: Sequence[Totals],
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     """The document of one prediction: of its one image, or pooled, with each image and a mean."""
-    pairs = [found["pairs"] for found in tables]
     if not prediction.is_set:
-        whole = _summarised(prediction.texts, tables[0], config)
+        whole = _summarised(prediction.texts, images[0], totals[0], config)
         return _chosen(whole.to_dict(), config)
     names = names_of_images([one.volumes[0].location for one in images])
     each = [
-        _summarised((name, *(v.location for v in one.volumes[:2])), found, config)
-        for name, one, found in zip(names, images, tables, strict=True)
+        _summarised((name, *(v.location for v in one.volumes[:2])), one, found, config)
+        for name, one, found in zip(names, images, totals, strict=True)
     ]
+    pairs = [found.tables["pairs"] for found in totals]
     name, labels_true, labels_pred = prediction.texts
     whole = summarise_images(
         each,
@@ -46,8 +45,11 @@ def scored(
     return _chosen(whole.to_dict(), config)
 
 
-def _summarised(texts: Sequence[str], tables: Tables, config: EvaluateConfig) -> Scored:
+def _summarised(
+    texts: Sequence[str], opened: OpenedPair, totals: Totals, config: EvaluateConfig
+) -> Scored:
     name, labels_true, labels_pred = texts
+    tables = totals.tables
     regions = None
     if "true_regions" in tables:
         regions = count_errors(tables["true_regions"], tables["pred_regions"])
@@ -58,8 +60,18 @@ def _summarised(texts: Sequence[str], tables: Tables, config: EvaluateConfig) ->
         labels_pred=labels_pred,
         thresholds=config.thresholds,
         classes=tables["pairs"] if config.classes else None,
+        points=_centroids(opened, totals, config),
         regions=regions,
     )
+
+
+def _centroids(opened: OpenedPair, totals: Totals, config: EvaluateConfig) -> PointScore | None:
+    """Centroids of both sides matched, where a distance was given."""
+    if config.distance is None or not totals.measures:
+        return None
+    size = opened.voxel_size
+    true, pred = (in_um(totals.measures[side].centroids, size) for side in ("true", "pred"))
+    return match_points(true, pred, distance_in_um(config, size))
 
 
 def _chosen(document: dict[str, Any], config: EvaluateConfig) -> dict[str, Any]:

@@ -19,11 +19,33 @@ from cellseg3d_dist.engine.records import read_record, record_digest, record_pat
 from cellseg3d_dist.engine.stage import BlockRecord
 from cellseg3d_dist.errors import LabelsError
 from cellseg3d_dist.grid import Block, BlockGrid, JoinedGrids, Region, Selection
+from cellseg3d_dist.measuring.centroids import CoordinateSums
 from cellseg3d_dist.metrics.contingency import ContingencyTable, contingency
 from cellseg3d_dist.volumes import StoredArray, Volume
 
 #: Which labels a table is of: both sides, or one side and the anatomical regions.
 KINDS = ("pairs", "true_regions", "pred_regions")
+_SIDES = {
+    "pairs": ("labels_true", "labels_pred"),
+    "true_regions": ("labels_true", "regions"),
+    "pred_regions": ("labels_pred", "regions"),
+}
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What was counted of a whole volume.
+
+    Attributes
+    ----------
+    tables : dict
+        By :data:`KINDS`.
+    measures : dict
+        Coordinate sums of ``"true"`` and ``"pred"`` labels, where they were wanted.
+    """
+
+    tables: dict[str, ContingencyTable]
+    measures: dict[str, CoordinateSums]
 
 
 @dataclass(frozen=True)
@@ -86,20 +108,39 @@ class LabelPair:
 
     Attributes
     ----------
+    labels_true : Volume or None
+        None where truth is a list of points, and only predicted labels are measured.
     digest : str
         Of everything that is read.
     regions : MaskInput or None
         Anatomical regions, as labels.
+    measured : bool
+        Whether the centroids of labels are wanted too.
     """
 
-    labels_true: Volume
+    labels_true: Volume | None
     labels_pred: Volume | StoredArray
     digest: str
     counted: Counted = field(default_factory=Counted)
     regions: MaskInput | None = None
+    measured: bool = False
 
-    def tables(self, region: Region) -> dict[str, ContingencyTable]:
-        """Tables of a region.
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What tables there are."""
+        if self.labels_true is None:
+            return ()
+        return KINDS if self.regions is not None else KINDS[:1]
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Whose labels are measured."""
+        if not self.measured:
+            return ()
+        return ("pred",) if self.labels_true is None else ("true", "pred")
+
+    def count(self, region: Region) -> dict[str, npt.NDArray[Any]]:
+        """Columns of all tables of a region, and of its labels' measures.
 
         Raises
         ------
@@ -107,24 +148,41 @@ class LabelPair:
             If a label is negative.
         """
         region = self.counted.part_of(region)
-        true, pred = self.labels_true.read(region), self.labels_pred.read(region)
-        within = None if region.is_empty else self.counted.within(region, true)
-        if within is not None:
-            true, pred = true[within], pred[within]
-        _check("labels_true", self.labels_true, true)
-        _check("labels_pred", self.labels_pred, pred)
-        found = {"pairs": contingency(true, pred)}
-        if self.regions is not None:
-            where = true if region.is_empty else self.regions.values(region)
-            where = where if within is None else where[within]
-            _check("regions", self.regions.volume, where)
-            found["true_regions"] = contingency(true, where)
-            found["pred_regions"] = contingency(pred, where)
+        images = {"labels_pred": self.labels_pred.read(region)}
+        if self.labels_true is not None:
+            images["labels_true"] = self.labels_true.read(region)
+        first = images.get("labels_true", images["labels_pred"])
+        within = None if region.is_empty else self.counted.within(region, first)
+        if self.regions is not None and self.labels_true is not None:
+            images["regions"] = first if region.is_empty else self.regions.values(region)
+        picked = {
+            name: image if within is None else image[within] for name, image in images.items()
+        }
+        for name, labels in picked.items():
+            _check(name, self._source(name), labels)
+        found: dict[str, npt.NDArray[Any]] = {}
+        for kind in self.kinds:
+            one, other = _SIDES[kind]
+            columns = contingency(picked[one], picked[other]).to_arrays()
+            found |= {f"{kind}.{name}": column for name, column in columns.items()}
+        for side in self.sides:
+            labels = images[f"labels_{side}"]
+            inside = labels if within is None else np.where(within, labels, 0)
+            measures = vars(CoordinateSums.of(inside, region.start))
+            found |= {f"{side}.{name}": column for name, column in measures.items()}
+        return found
+
+    def _source(self, name: str) -> Volume | StoredArray:
+        if name == "regions":
+            assert self.regions is not None
+            return self.regions.volume
+        found = getattr(self, name)
+        assert isinstance(found, Volume | StoredArray)
         return found
 
     def decides(self) -> BlockRecord:
         """Everything that decides the tables."""
-        return {"read": self.digest, **self.counted.decides()}
+        return {"read": self.digest, "measured": self.measured, **self.counted.decides()}
 
 
 def _check(name: str, source: Volume | StoredArray, labels: npt.NDArray[Any]) -> None:
@@ -173,12 +231,7 @@ class Score:
     def run(self, block: Block) -> BlockRecord:
         """Count one block."""
         which, own = self.grid.locate(block.number)
-        tables = self.pairs[which].tables(own.write_region)
-        arrays = {
-            f"{kind}.{column}": array
-            for kind, table in tables.items()
-            for column, array in table.to_arrays().items()
-        }
+        arrays = self.pairs[which].count(own.write_region)
         return {"digest": write_record(self._path(block.number), **arrays)}
 
     def verify(self, block: Block, record: BlockRecord) -> bool:
@@ -189,24 +242,35 @@ class Score:
         which, own = self.grid.locate(number)
         return record_path(self.folder / self.name / str(which), own)
 
-    def totals(self, records: Iterable[BlockRecord]) -> list[dict[str, ContingencyTable]]:
-        """The tables of each pair's whole volume."""
+    def totals(self, records: Iterable[BlockRecord]) -> list[Totals]:
+        """What each pair's whole volume has."""
         numbers: list[list[int]] = [[] for _ in self.pairs]
         for record in records:
             numbers[self.grid.locate(record["block"])[0]].append(record["block"])
-        kinds = [KINDS if pair.regions is not None else KINDS[:1] for pair in self.pairs]
         return [
-            {kind: ContingencyTable.merge(self._tables(kind, own)) for kind in wanted}
-            for wanted, own in zip(kinds, numbers, strict=True)
+            Totals(
+                {
+                    kind: ContingencyTable.merge(
+                        ContingencyTable.from_arrays(part) for part in self._parts(kind, own)
+                    )
+                    for kind in pair.kinds
+                },
+                {
+                    side: CoordinateSums.merge(
+                        CoordinateSums(**part) for part in self._parts(side, own)
+                    )
+                    for side in pair.sides
+                },
+            )
+            for pair, own in zip(self.pairs, numbers, strict=True)
         ]
 
-    def _tables(self, kind: str, numbers: Iterable[int]) -> Iterator[ContingencyTable]:
+    def _parts(self, kind: str, numbers: Iterable[int]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """Columns of one kind that the blocks wrote."""
         for number in sorted(numbers):
             arrays = read_record(self._path(number))
-            yield ContingencyTable.from_arrays(
-                {
-                    key.removeprefix(f"{kind}."): array
-                    for key, array in arrays.items()
-                    if key.startswith(f"{kind}.")
-                }
-            )
+            yield {
+                key.removeprefix(f"{kind}."): array
+                for key, array in arrays.items()
+                if key.startswith(f"{kind}.")
+            }
