@@ -7,7 +7,8 @@ for the count. Embryos 09-11 are scored, which no model or parameter has seen: m
 trained on 01-08, and the baseline's smoothing was chosen there. Tables show F1 at IoU 0.5 by
 time point and pooled, the mean F1 over IoU 0.1 to 0.9, and the pooled F1 at each IoU.
 ``--train`` scores embryos 01-08 instead, to choose parameters by; ``--gain`` scales and shifts
-the camera's values, which must not matter.
+the camera's values, which must not matter. ``--scores FOLDER`` writes all scores of each, volume
+by volume, for ``cellseg3d-dist compare FOLDER/*.json``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from cellseg3d_dist.instances.filters import gaussian
 from cellseg3d_dist.instances.threshold import count_bins, otsu
 from cellseg3d_dist.instances.voronoi import VoronoiSpec, voronoi_otsu
 from cellseg3d_dist.metrics.contingency import ContingencyTable, contingency
+from cellseg3d_dist.metrics.datasets import summarise_images
 from cellseg3d_dist.metrics.scores import matching
+from cellseg3d_dist.metrics.summary import summarise
 from cellseg3d_dist.networks.predictor import predict_array
 from cellseg3d_dist.networks.resampling import Resampling
 from cellseg3d_dist.networks.weights import load_model
@@ -87,16 +90,22 @@ def _whole(shape: tuple[int, int, int]) -> Any:
     return Region.whole(shape)
 
 
-def score(segment: Segment, pairs: dict[str, tuple[Labels, Labels]]) -> dict[str, Any]:
-    """Scores over all volumes, pooled and by time point."""
+def score(
+    segment: Segment,
+    pairs: dict[str, tuple[Labels, Labels]],
+    by_volume: dict[str, ContingencyTable] | None = None,
+) -> dict[str, Any]:
+    """Scores over all volumes, pooled and by time point; ``by_volume`` takes their tables."""
     tables: dict[str, list[ContingencyTable]] = {time_point: [] for time_point in TIMES}
+    by_volume = {} if by_volume is None else by_volume
     began = time.monotonic()
     counts = [0, 0]
     for name, (image, truth) in pairs.items():
         labels = segment(image, VOXEL_SIZE)
         counts[0] += len(np.unique(truth)) - 1
         counts[1] += int(labels.max())
-        tables[name.rpartition("_")[2]].append(contingency(truth, labels))
+        by_volume[name] = contingency(truth, labels)
+        tables[name.rpartition("_")[2]].append(by_volume[name])
     seconds = time.monotonic() - began
     by_time = {t: _pooled(part) for t, part in tables.items() if part}
     everything = _pooled([table for part in tables.values() for table in part])
@@ -117,6 +126,14 @@ def _pooled(tables: list[ContingencyTable]) -> dict[float, float]:
         for found in matching(table, THRESHOLDS, "iou"):
             sums[found.threshold] += (found.tp, found.fp, found.fn)
     return {t: float(2 * tp / max(1, 2 * tp + fp + fn)) for t, (tp, fp, fn) in sums.items()}
+
+
+def write_scores(path: Path, name: str, tables: dict[str, ContingencyTable]) -> None:
+    """Scores of a method, pooled and of each volume."""
+    images = [summarise(table, name=volume) for volume, table in tables.items()]
+    document = summarise_images(images, list(tables.values()), name=name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document.to_dict(), indent=1))
 
 
 def read_pairs(data: Path, train: bool, gain: tuple[float, float]) -> dict[str, Any]:
@@ -168,6 +185,7 @@ def main() -> None:
     parser.add_argument("--no-worm", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--scores", type=Path, metavar="FOLDER", help="a scores document of each")
     parser.add_argument("--smoke", action="store_true", help="two made-up volumes")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -179,7 +197,10 @@ def main() -> None:
     results = {}
     methods = {"Voronoi-Otsu": baseline} | {name: of_model(name) for name in given.models}
     for name, segment in methods.items():
-        results[name] = score(segment, pairs)
+        by_volume: dict[str, ContingencyTable] = {}
+        results[name] = score(segment, pairs, by_volume)
+        if given.scores:
+            write_scores(given.scores / f"{Path(name).stem}.json", name, by_volume)
         if not given.no_worm and name != "Voronoi-Otsu":
             results[name]["worm"] = count_worm(segment, given.data)
     show(results, console)

@@ -20,7 +20,9 @@ SCORES = "scores.json"
 Source = str | Path | Mapping[str, Any] | Any
 
 _NOT_VALUES = ("name", "labels_true", "labels_pred", "matching", "images", "mean", "evaluated")
-_ELEMENT_NAMES = ("region", "class", "label", "name")
+#: Of which a scores document has some.
+_SECTIONS = ("matching", "foreground", "classes", "points")
+_ELEMENT_NAMES = ("region", "label", "name")
 
 
 def read_predictions(
@@ -132,12 +134,13 @@ def _prediction(document: Any, where: str, source: str, fallback: str) -> Predic
 
 
 def _scores(document: Any, where: str, name: str) -> Scores:
-    if not isinstance(document, Mapping) or not isinstance(document.get("matching"), list | tuple):
+    known = isinstance(document, Mapping) and any(key in document for key in _SECTIONS)
+    if not known or not isinstance(document.get("matching", []), list | tuple):
         raise BadInputError(
             f"{where} is not a scores document: it has no list called matching. "
             f"evaluate writes such files, and segment with --labels-true."
         )
-    values = dict(_matching(document["matching"], where))
+    values = dict(_matching(document.get("matching", []), where))
     for key, value in document.items():
         if key not in _NOT_VALUES:
             values |= _flat("", str(key), value)
