@@ -21,10 +21,16 @@ class Evaluation:
         One scores document each, as in the file.
     executed : int
         Blocks that were counted for it; 0 where the file was there.
+    seconds : float
+        That counting took.
+    peak_rss : int
+        Largest memory of a worker, in bytes.
     """
 
     predictions: tuple[Mapping[str, Any], ...]
     executed: int = 0
+    seconds: float = 0.0
+    peak_rss: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """One scores document, or ``{"predictions": [...]}``."""

@@ -174,8 +174,13 @@ def _carry_out(
                 found.append(scored(prediction, images, totals, config))
             else:
                 found.append(_against_points(order, number, totals))
-        executed = sum(summary.executed for summary in production.runner.summaries)
-        return Evaluation(tuple(found), executed)
+        stages = production.runner.summaries
+        return Evaluation(
+            tuple(found),
+            executed=sum(stage.executed for stage in stages),
+            seconds=sum(stage.seconds for stage in stages),
+            peak_rss=max(stage.peak_rss for stage in stages) if stages else 0,
+        )
 
 
 def _against_points(order: Order, number: int, totals: Sequence[Totals]) -> dict[str, Any]:
