@@ -12,8 +12,8 @@ memory of driver and workers while it runs, and scores the labels when it has en
 time, speed, processor time, bytes and memory of each stage, and accuracy; writes them as JSON
 with what the machine is. `--compare` prints two such files side by side: two machines, two
 versions or two programs. `--command` measures another program in the same way: it is given
-the OME-Zarr image and has to write a label image of the same shape, in a form that
-`cellseg3d-dist info` knows, to {out}. `--predict` fits the model of cost to runs of an eighth
+the OME-Zarr image and has to write a label image of the same shape to {out}, {out}.tif or
+another ending that `cellseg3d-dist info` knows. `--predict` fits the model of cost to runs of an eighth
 and a sixty-fourth of the voxels, says what the run will cost, makes it, and prints both.
 """
 

@@ -78,7 +78,7 @@ def measure(folder: Path, out: Path, how: How) -> dict[str, Any]:
     else:
         filled = how.command.replace("{image}", shlex.quote(str(image)))
         filled = filled.replace("{out}", shlex.quote(str(out)))
-        watched, labels = watch(filled), out
+        watched, labels = watch(filled), _written(out)
         program = {"name": how.command.split()[0], "command": how.command}
     return {
         "machine": about,
@@ -94,9 +94,17 @@ def measure(folder: Path, out: Path, how: How) -> dict[str, Any]:
         "seconds": watched.seconds,
         "voxels_per_second": z * y * x / watched.seconds,
         "memory": watched.memory(),
-        "written": size_below(out),
+        "written": size_below(labels if how.command else out),
         "scores": _scores(folder / "labels.ome.zarr", labels, how),
     }
+
+
+def _written(out: Path) -> Path:
+    """What another program wrote: ``{out}``, or with its own ending, as ``{out}.tif``."""
+    found = sorted(out.parent.glob(f"{out.name}*"))
+    if len(found) != 1:
+        raise SystemExit(f"the command left {len(found)} paths that begin with {out}, not one")
+    return found[0]
 
 
 def _told(out: Path) -> dict[str, Any]:

@@ -100,10 +100,10 @@ class Cost:
             if seconds >= 0.5:
                 yield f"    {step:<15} {_span(seconds)}, on the driver"
         for name, amount in (
-            ("memory per worker", _bytes(self.worker_bytes)),
-            ("memory of driver", _bytes(self.driver_bytes)),
-            ("disk, at most", f"{_bytes(self.disk_bytes)}, {self.files} files"),
-            ("disk, kept", _bytes(self.kept_bytes)),
+            ("memory per worker", _amount(self.worker_bytes, 2**30, "GiB")),
+            ("memory of driver", _amount(self.driver_bytes, 2**30, "GiB")),
+            ("disk, at most", f"{_disk(self.disk_bytes)}, {self.files} files"),
+            ("disk, kept", _disk(self.kept_bytes)),
         ):
             yield f"  {name:<17} {amount}"
         yield f"  cells             about {_rounded(self.cells)}"
@@ -116,7 +116,7 @@ def _rounded(number: float) -> str:
 
 
 def _span(seconds: float) -> str:
-    if seconds < 100:
+    if seconds < 600:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
@@ -128,7 +128,10 @@ def _time(hours: Range) -> str:
     return f"about {expected} ({low} to {high})"
 
 
-def _bytes(amount: Range) -> str:
-    unit, name = (1e9, "GB") if amount.high >= 1e8 else (1e6, "MB")
+def _disk(amount: Range) -> str:
+    return _amount(amount, 1e9, "GB") if amount.high >= 1e8 else _amount(amount, 1e6, "MB")
+
+
+def _amount(amount: Range, unit: float, name: str) -> str:
     low, expected, high = (f"{n / unit:.2f}" for n in (amount.low, amount.expected, amount.high))
     return f"about {expected} {name} ({low} to {high})"
