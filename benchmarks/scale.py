@@ -13,8 +13,9 @@ time, speed, processor time, bytes and memory of each stage, and accuracy; write
 with what the machine is. `--compare` prints two such files side by side: two machines, two
 versions or two programs. `--command` measures another program in the same way: it is given
 the OME-Zarr image and has to write a label image of the same shape to {out}, {out}.tif or
-another ending that `cellseg3d-dist info` knows. `--predict` fits the model of cost to runs of an eighth
-and a sixty-fourth of the voxels, says what the run will cost, makes it, and prints both.
+another ending that `cellseg3d-dist info` knows. `--predict` fits the model of cost to runs of
+an eighth and a sixty-fourth of the voxels, says what the run will cost, makes it, and prints
+both.
 """
 
 from __future__ import annotations
