@@ -156,7 +156,8 @@ def main() -> None:
     try:
         result = run(given.set, given.folder, options)
     except (LayoutError, CellSegError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     if given.json:
         given.json.write_text(json.dumps(result, indent=1))
 

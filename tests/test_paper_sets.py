@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from importlib.util import find_spec
@@ -110,9 +111,24 @@ def test_training_on_what_is_not_scored(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("key", SETS)
-def test_another_folder_is_answered_with_a_drawing(tmp_path, monkeypatch, key):
-    with pytest.raises(SystemExit, match=r"(?s)^error: .* does not hold .*Expected:\n.*/"):
+def test_another_folder_is_answered_with_a_drawing(tmp_path, monkeypatch, capsys, key):
+    with pytest.raises(SystemExit, match="2"):
         main(monkeypatch, papers, key, tmp_path)
+    shown = capsys.readouterr().err
+    assert re.search(r"(?s)^error: .* does not hold .*Expected:\n.*/", shown)
+
+
+def test_volumes_that_do_not_fit_are_named(tmp_path, monkeypatch, capsys):
+    made = papers.stand_in("spheroids", tmp_path)
+    path = made / "labels" / "B10_T01_GFP.tif"
+    labels = tifffile.imread(path)
+    # whole numbers stored as floats are labels all the same
+    tifffile.imwrite(path, labels.astype(np.float32))
+    papers.run("spheroids", made, INTENSITY)
+    tifffile.imwrite(path, labels[:-1])
+    with pytest.raises(SystemExit, match="2"):
+        main(monkeypatch, papers, "spheroids", made, "--model", "intensity")
+    assert "GFP.tif is (8, 32, 32), but" in capsys.readouterr().err
 
 
 def test_variants_of_layouts(tmp_path):

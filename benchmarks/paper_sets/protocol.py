@@ -35,6 +35,14 @@ def read(path: Path) -> Array:
     return volume.read(Region.whole(volume.shape))
 
 
+def read_labels(path: Path) -> Array:
+    """Stored labels; whole numbers in a type for fractions are taken."""
+    labels = read(path)
+    if labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)) and labels.min() >= 0:
+        return labels.astype(np.uint32)
+    return labels
+
+
 def cropped(image: Array, labels: Array) -> tuple[Array, Array]:
     """Both without the emptiness around: the box that holds all labels.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from cellseg3d_dist.metrics.boxes import thesis_score_of
 from paper_sets import layouts, published
-from paper_sets.layouts import Found, Pair
+from paper_sets.layouts import Found, LayoutError, Pair
 from paper_sets.protocol import (
     Array,
     Sigmas,
@@ -30,6 +30,7 @@ from paper_sets.protocol import (
     otsu_mask,
     own_cells,
     read,
+    read_labels,
     voronoi_otsu,
 )
 from paper_sets.scoring import counts, f1_curve, planes_apart, pooled
@@ -85,9 +86,9 @@ class PaperSet:
 
 def prepared(chosen: PaperSet, pair: Pair, options: Options) -> tuple[Array, Array]:
     """A volume and its labels, cropped and down-sampled where the paper does so."""
-    image, labels = read(pair.image), read(pair.labels)
+    image, labels = read(pair.image), read_labels(pair.labels)
     if image.shape != labels.shape:
-        raise SystemExit(f"{pair.image} is {image.shape}, {pair.labels} {labels.shape}.")
+        raise LayoutError(f"{pair.image} is {image.shape}, but {pair.labels} {labels.shape}.")
     factor = chosen.downsample if options.downsample is None else options.downsample
     if factor > 1:
         image, labels = halved(*cropped(image, labels), factor)
