@@ -15,7 +15,7 @@ from cellseg3d_dist.report.text import plural
 
 #: Images that the page lists; all are in the CSV.
 MOST_IMAGES = 200
-#: Of the PNG files, as multiples of the page's.
+#: Pixels of a PNG, as multiples of its width on the page.
 _SHARPER = 2
 
 
@@ -23,20 +23,23 @@ def figures_and_page(comparison: Comparison) -> tuple[dict[str, bytes], str]:
     """Figures as PNG and SVG, by file name, and the page as HTML."""
     figures, shown = {}, []
     for plot in draw(comparison.basis, words.captions(comparison.basis)):
-        shown.append(_embedded(plot))
         plot.figure.set_dpi(_SHARPER * DPI)
-        figures[f"{plot.key}.png"] = png(plot.figure)
-        figures[f"{plot.key}.svg"] = svg(plot.figure)
+        image = png(plot.figure)
+        # what was laid out stays so
+        plot.figure.set_layout_engine("none")
+        figures |= {f"{plot.key}.png": image, f"{plot.key}.svg": svg(plot.figure)}
+        shown.append(_shown(plot, image))
     values = _values(comparison, shown)
     return figures, render("cellseg3d_dist.comparison", "page.html.j2", values)
 
 
-def _embedded(plot: Plot) -> dict[str, str]:
+def _shown(plot: Plot, image: bytes) -> dict[str, str]:
     return {
         "key": plot.key,
         "title": plot.title,
         "caption": plot.caption,
-        "image": embedded(png(plot.figure)),
+        "image": embedded(image),
+        "width": f"{plot.figure.get_figwidth() * 100:.0f}",
     }
 
 

@@ -19,6 +19,7 @@ from cellseg3d_dist.report import text
 from cellseg3d_dist.report.drawing import DISTINCT, INK, MUTED, figure, style
 from cellseg3d_dist.report.words import criterion_name
 
+KEYS = ("f1", "scores", "boxes", "outcomes", "counts")
 WIDTH = 980
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))

@@ -141,7 +141,8 @@ def _mean(column: Column, basis: Basis, prediction: Prediction) -> str:
         return UNKNOWN
     low, high = bootstrap_interval(values)
     mean = f"{sum(values) / len(values):.3f}"
-    return mean if len(values) < 2 else f"{mean} ({low:.3f}–{high:.3f})"
+    # word joiners: lines break before the bracket only
+    return mean if len(values) < 2 else f"{mean} ({low:.3f}\u2060–\u2060{high:.3f})"
 
 
 def _mean_f1(scores: Scores, basis: Basis) -> float:
