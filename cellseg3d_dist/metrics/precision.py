@@ -8,7 +8,9 @@ the largest at that recall or above, and the average is the mean over 101 recall
 
 In a range of sizes true instances outside it are left out, with the predictions that hit them;
 of the predictions that hit nothing only those of a size in the range count. This is COCO's
-rule, for which the IoU of a hit must be at least 0.5 to single out one true instance.
+rule, for which the IoU of a hit must be at least 0.5 to single out one true instance. Over all
+sizes the program that NucMM was scored with gives the same numbers; within a range it counts a
+prediction that hits a true instance of another size as false if it touches one of this size.
 """
 
 from __future__ import annotations
