@@ -108,7 +108,9 @@ class EvaluateConfig(BaseModel):
         """The part that decides scores, as text; what is not set is left out."""
         how = {"block_shape", "workers", "scheduler", "memory_limit", "executor"}
         values = {key: getattr(self, key) for key in type(self).model_fields if key not in how}
-        return {key: str(plain(value)) for key, value in values.items() if value not in (None, ())}
+        boxes = values.pop("boxes")
+        given = {key: str(plain(value)) for key, value in values.items() if value is not None}
+        return given | ({"boxes": ";".join(str(plain(box)) for box in boxes)} if boxes else {})
 
 
 def _box(bounds: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]) -> Region:
