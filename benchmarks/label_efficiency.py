@@ -21,14 +21,11 @@ set in ``--config``.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import re
-import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +33,17 @@ import numpy as np
 import tifffile
 import torch
 import yaml
-from matplotlib.figure import Figure
+from efficiency.results import show, summary, write
+from efficiency.subsets import BBBC050, Named, Subset, UnusableError, cut, drawn, find, subsets_of
 from paper_sets.scoring import f1_curve, pooled
 
+from cellseg3d_dist.errors import CellSegError
 from cellseg3d_dist.networks.predictor import predict_array
 from cellseg3d_dist.networks.weights import load_model
 from cellseg3d_dist.representations import decoding_parameters
 from cellseg3d_dist.training.config import make_train_config
 from cellseg3d_dist.training.train import resume, train
 
-BBBC050 = re.compile(r"Emb(\d+)_t\d+")
-HELD_OUT_EMBRYOS = (9, 10, 11)
 BBBC050_VOXEL = (1.75, 0.8, 0.8)
 #: The supervised network, for nuclei of some ten voxels.
 SUPERVISED: dict[str, Any] = {
@@ -85,104 +82,6 @@ ALWAYS: dict[str, Any] = {"validation_fraction": 0, "tensorboard": False, "pictu
 THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True)
-class Named:
-    """An image, its labels, and what it belongs to."""
-
-    name: str
-    image: Path
-    labels: Path
-    group: str
-
-
-@dataclass(frozen=True)
-class Subset:
-    """What is trained on and what is held out."""
-
-    number: int
-    train: tuple[Named, ...]
-    test: tuple[Named, ...]
-
-
-def find(images: Path, labels: Path) -> list[Named]:
-    """Pairs of TIFF files whose names are equal, or where the labels' begins with the image's."""
-    found = []
-    tiffs = sorted(path for path in images.glob("*.tif*") if path.is_file())
-    candidates = sorted(path for path in labels.glob("*.tif*") if path.is_file())
-    for image in tiffs:
-        own = [path for path in candidates if path.stem == image.stem] or [
-            path for path in candidates if re.match(rf"{re.escape(image.stem)}(?!\d)", path.stem)
-        ]
-        if len(own) == 1:
-            embryo = BBBC050.match(image.stem)
-            group = f"Emb{embryo[1]}" if embryo else image.stem
-            found.append(Named(image.stem, image, own[0], group))
-    if len({pair.group for pair in found}) < 2:
-        raise SystemExit(
-            f"{images} and {labels} have {len(found)} pairs of volumes of one name; at least two "
-            "are needed, such as images/a.tif and labels/a.tif, images/b.tif and labels/b.tif."
-        )
-    return found
-
-
-def subsets_of(pairs: Sequence[Named], number: int) -> list[Subset]:
-    """One volume held out after the other; embryos 09-11 of BBBC050."""
-    embryos = [BBBC050.match(pair.name) for pair in pairs]
-    if all(embryos):
-        out = [f"Emb{n:02d}" for n in HELD_OUT_EMBRYOS]
-        train_on = tuple(pair for pair in pairs if pair.group not in out)
-        test_on = tuple(pair for pair in pairs if pair.group in out)
-        if train_on and test_on:
-            return [Subset(i, train_on, test_on) for i in range(number)]
-    groups = sorted({pair.group for pair in pairs})
-    made = []
-    for i in range(number):
-        # the last one first, as the paper holds out its last volume first
-        held = groups[-1 - i % len(groups)]
-        made.append(
-            Subset(
-                i,
-                tuple(pair for pair in pairs if pair.group != held),
-                tuple(pair for pair in pairs if pair.group == held),
-            )
-        )
-    return made
-
-
-def cut(pairs: Sequence[Named], least: Sequence[float], folder: Path) -> list[tuple[Path, Path]]:
-    """Pieces of at least so many voxels along (z, y, x), as TIFF files."""
-    made = []
-    for pair in pairs:
-        image, labels = tifffile.imread(pair.image), tifffile.imread(pair.labels)
-        if image.shape != labels.shape or image.ndim != 3:
-            raise SystemExit(f"{pair.image} is {image.shape}, {pair.labels} {labels.shape}.")
-        counts = [max(1, int(n // m)) for n, m in zip(image.shape, least, strict=True)]
-        edges = [
-            np.linspace(0, n, k + 1).astype(int) for n, k in zip(image.shape, counts, strict=True)
-        ]
-        for index in np.ndindex(*counts):
-            where = tuple(slice(e[i], e[i + 1]) for e, i in zip(edges, index, strict=True))
-            name = f"{pair.name}_{'_'.join(map(str, index))}.tif"
-            paths = []
-            for kind, array in (("images", image), ("labels", labels)):
-                path = folder / kind / name
-                if not path.exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    partial = path.with_suffix(".partial")
-                    tifffile.imwrite(partial, np.ascontiguousarray(array[where]))
-                    partial.rename(path)
-                paths.append(path)
-            made.append((paths[0], paths[1]))
-    return made
-
-
-def drawn(pieces: Sequence[Any], percent: float, seed: tuple[int, ...]) -> list[Any]:
-    """A share of the pieces, at least one; those of a smaller share are among them."""
-    order = np.random.default_rng(seed).permutation(len(pieces))
-    n = max(1, round(len(pieces) * percent / 100))
-    return [pieces[i] for i in sorted(order[:n])]
 
 
 def trained(options: dict[str, Any], folder: Path, say: str) -> Path:
@@ -234,11 +133,12 @@ def study(given: argparse.Namespace) -> dict[str, Any]:
     pairs = find(given.images, given.labels)
     size = given.voxel_size or (BBBC050_VOXEL if BBBC050.match(pairs[0].name) else None)
     if size is None:
-        raise SystemExit("Give --voxel-size z,y,x in micrometres.")
+        raise UnusableError("voxel size is not known. Give --voxel-size z,y,x in micrometres.")
     how: dict[str, Any] = {"voxel_size": list(size), "threads": given.threads, **ALWAYS}
     if BBBC050.match(pairs[0].name):
         how["train_voxel_size"] = [1.75, 1.6, 1.6]
     extra = yaml.safe_load(given.config.read_text()) if given.config else {}
+    check_same(given, extra, size)
     # a side counts in voxels that the network sees
     seen = extra.get("train_voxel_size") or how.get("train_voxel_size") or size
     least = [given.cube * s / v for s, v in zip(seen, size, strict=True)]
@@ -258,7 +158,9 @@ def study(given: argparse.Namespace) -> dict[str, Any]:
             rows[-1]["cells_trained_on"] = sum(_cells(labels) for _, labels in part)
         if given.wnet == "none":
             continue
-        folder = given.out / f"{name}-wnet3d"
+        folder = (
+            given.out / f"{name}-{'wnet3d' if given.wnet == 'train' else Path(given.wnet).stem}"
+        )
         if given.wnet == "train":
             options = SELF_SUPERVISED | how | {"seed": given.seed + subset.number}
             options.pop("train_voxel_size", None)
@@ -278,6 +180,24 @@ def study(given: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     write(result, given.out)
     return result
+
+
+def check_same(given: argparse.Namespace, extra: dict[str, Any], size: tuple[float, ...]) -> None:
+    """Refuse an OUT whose trainings were made with other options; more of the same is welcome."""
+    decides = {
+        "images": str(given.images.absolute()), "steps": given.steps, "cube": given.cube,
+        "wnet_steps": given.wnet_steps, "seed": given.seed, "config": extra,
+        "voxel_size": list(size),
+    }  # fmt: skip
+    path = given.out / "study.json"
+    before = json.loads(path.read_text()) if path.is_file() else decides
+    changed = [f"{key} {before.get(key)}, now {decides[key]}" for key in decides
+               if before.get(key) != decides[key]]  # fmt: skip
+    if changed:
+        raise UnusableError(
+            f"{given.out} has trainings with {'; '.join(changed)}. Choose another --out."
+        )
+    path.write_text(json.dumps(decides, indent=1))
 
 
 def _cells(path: Path) -> int:
@@ -313,81 +233,6 @@ def _row(
     return row | {"_test": subset.test}
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over subsets."""
-    made = []
-    for method, percent in dict.fromkeys((row["method"], row["percent"]) for row in rows):
-        own = [row for row in rows if (row["method"], row["percent"]) == (method, percent)]
-        line: dict[str, Any] = {"method": method, "percent": percent, "subsets": len(own)}
-        for key in ("pieces", "cells_trained_on"):
-            if key in own[0]:
-                line[key] = statistics.fmean(row[key] for row in own)
-        for key in ("dice", "f1_at_0.5", "mean_f1"):
-            values = [row[key] for row in own]
-            line[key] = statistics.fmean(values)
-            line[f"{key}_sd"] = statistics.stdev(values) if len(values) > 1 else None
-        made.append(line)
-    return made
-
-
-def write(result: dict[str, Any], out: Path) -> None:
-    """JSON, a row per training as CSV, and the figure."""
-    (out / "label_efficiency.json").write_text(json.dumps(result, indent=1))
-    flat = [
-        {key: value for key, value in row.items() if key != "f1"}
-        | {f"f1_at_{t}": value for t, value in row["f1"].items()}
-        for row in result["rows"]
-    ]
-    columns = list(dict.fromkeys(key for row in flat for key in row))
-    with (out / "label_efficiency.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(flat)
-    draw(result, out / "label_efficiency.png")
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Two panels, each subset a dot: Dice and F1 at IoU 0.5 against the share of labels."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2)
-    supervised = [line for line in result["summary"] if line["method"] == "supervised"]
-    without = [line for line in result["summary"] if line["method"] != "supervised"]
-    for panel, (key, title) in zip(
-        panels,
-        (("dice", "Dice of the foreground"), ("f1_at_0.5", "F1 of cells at IoU 0.5")),
-        strict=True,
-    ):
-        x = [line["percent"] for line in supervised]
-        panel.errorbar(
-            x, [line[key] for line in supervised], [line[f"{key}_sd"] or 0 for line in supervised],
-            marker="o", capsize=3, color="C0", label="supervised, mean and SD",
-        )  # fmt: skip
-        dots = [row for row in result["rows"] if row["method"] == "supervised"]
-        panel.plot([row["percent"] for row in dots], [row[key] for row in dots], ".",
-                   color="C0", alpha=0.4)  # fmt: skip
-        for line in without:
-            panel.axhline(line[key], color="C1", linestyle="--",
-                          label=f"{line['method']}, no labels")  # fmt: skip
-        panel.set(xlabel="share of the labels, %", ylabel=title, xlim=(0, 100), ylim=(0, 1))
-        panel.set_xticks(sorted(set(x)))
-        panel.grid(alpha=0.3)
-    panels[0].legend(loc="lower right", fontsize=8)
-    figure.savefig(path, dpi=150)
-
-
-def show(result: dict[str, Any]) -> None:
-    """A table of the summary."""
-    print(f"\n{'method':<16}{'labels %':>9}{'pieces':>8}{'cells':>8}{'subsets':>8}"
-          f"{'Dice':>15}{'F1, IoU 0.5':>15}{'mean F1':>15}")  # fmt: skip
-    for line in result["summary"]:
-        figures = "".join(
-            f"{line[key]:>8.3f} " + (f"± {sd:.3f}" if (sd := line[f"{key}_sd"]) else " " * 7)[:6]
-            for key in ("dice", "f1_at_0.5", "mean_f1")
-        )
-        print(f"{line['method']:<16}{line['percent'] or '':>9}{line.get('pieces') or '':>8}"
-              f"{line.get('cells_trained_on') or '':>8}{line['subsets']:>8}{figures}")  # fmt: skip
-
-
 def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 
@@ -418,7 +263,11 @@ def main() -> None:
     if given.images is None or given.labels is None or given.out is None:
         parser.error("give IMAGES LABELS --out OUT, or --smoke")
     given.out.mkdir(parents=True, exist_ok=True)
-    show(study(given))
+    try:
+        show(study(given))
+    except (UnusableError, CellSegError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def smoke(given: argparse.Namespace, folder: Path) -> argparse.Namespace:

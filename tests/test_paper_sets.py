@@ -18,6 +18,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import label_efficiency  # noqa: E402
 import papers  # noqa: E402
+from efficiency import subsets  # noqa: E402
 from paper_sets import layouts, published, standins  # noqa: E402
 from paper_sets.protocol import best_threshold, cropped  # noqa: E402
 from paper_sets.scoring import counts, f1_curve, planes_apart, pooled  # noqa: E402
@@ -224,22 +225,26 @@ def test_label_efficiency(tmp_path, monkeypatch, capsys, study):
     assert shown.count("kept") == 4
     assert "trained," not in shown
     assert json.loads((tmp_path / "out" / "label_efficiency.json").read_text()) == result
+    with pytest.raises(SystemExit, match="2"):
+        main(monkeypatch, label_efficiency, *study, "--steps", "3")
+    assert "has trainings with steps 2, now 3" in capsys.readouterr().err
 
 
 def test_embryos_of_bbbc050_are_held_out_together():
     pairs = [
-        label_efficiency.Named(f"Emb{n:02d}_t{t}", Path(), Path(), f"Emb{n:02d}")
+        subsets.Named(f"Emb{n:02d}_t{t}", Path(), Path(), f"Emb{n:02d}")
         for n in range(1, 12)
         for t in (301, 501)
     ]
-    first, second = label_efficiency.subsets_of(pairs, 2)
+    first, second = subsets.subsets_of(pairs, 2)
     assert {pair.group for pair in first.test} == {"Emb09", "Emb10", "Emb11"}
     assert first.train == second.train
-    draws = [label_efficiency.drawn(first.train, 25, (0, n)) for n in (0, 1)]
+    draws = [subsets.drawn(first.train, 25, (0, n)) for n in (0, 1)]
     assert draws[0] != draws[1]
-    assert set(draws[0]) < set(label_efficiency.drawn(first.train, 80, (0, 0)))
+    assert set(draws[0]) < set(subsets.drawn(first.train, 80, (0, 0)))
 
 
-def test_label_efficiency_needs_two_volumes(tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match=r"0 pairs .*images/a\.tif and labels/a\.tif"):
+def test_label_efficiency_needs_two_volumes(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="2"):
         main(monkeypatch, label_efficiency, tmp_path, tmp_path, "--out", tmp_path / "o")
+    assert re.search(r"0 pairs .*images/a\.tif and labels/a\.tif", capsys.readouterr().err)
