@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Columns where there is no terminal that has a width.
 _WIDTH = 160
+#: From here there is room between columns.
+_ROOMY = 100
 
 
 def compare(
@@ -61,18 +63,28 @@ def _show(found: Comparison) -> None:
     _print(console, f"F1 by {words.overlap(basis)} threshold", *tables.curve_table(basis))
     _print(console, "values tested", *tables.groups_table(found.test))
     if found.test.significant:
-        _print(console, "pairs", *tables.pairs_table(found.test))
+        _print(console, "pairs", *tables.pairs_table(found.test), names=2)
     for line in (*found.statements, *found.cautions):
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def _print(console: Any, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print(
+    console: Any, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1
+) -> None:
+    """A table whose numbers are whole on a narrow terminal too; its first columns are folded."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    gap = 1 if console.width >= _ROOMY else 0
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, gap))
     for number, name in enumerate(head):
-        table.add_column(Text(name), justify="left" if number == 0 else "right")
+        table.add_column(
+            Text(name.replace("@", "\n@")),
+            justify="left" if number < names else "right",
+            overflow="fold",
+            min_width=None if number < names else max(len(row[number]) for row in rows),
+        )
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)

@@ -66,9 +66,6 @@ def _all(basis: Basis) -> Iterator[Column]:
         "2021)",
     )  # fmt: skip
     yield _section(
-        "AP75", "average_precision", "all.ap75", "average precision at IoU 0.75, likewise"
-    )
-    yield _section(
         "Dice", "foreground", "dice",
         "2 TP / (2 TP + FP + FN) over voxels: cells against background, whoever they belong to",
     )  # fmt: skip
