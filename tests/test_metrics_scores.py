@@ -14,6 +14,7 @@ from cellseg3d_dist.errors import BadInputError
 from cellseg3d_dist.grid import BlockGrid
 from cellseg3d_dist.metrics import assignment
 from cellseg3d_dist.metrics.contingency import ContingencyTable, contingency
+from cellseg3d_dist.metrics.overlaps import Overlaps
 from cellseg3d_dist.metrics.scores import CRITERIA, foreground_scores, matching
 
 FIELDS = [
@@ -125,6 +126,27 @@ def test_something_is_left_for_augmenting_paths(monkeypatch):
         true, pred = random_pair(seed, ids=6, moved=0.8)
         check(true, pred, [0.1], "iou")
     assert max(left) > 10
+
+
+def test_cells_tangled_with_their_neighbours():
+    # one connected group in which nearly every pair is a hit and few are dominant
+    rng = np.random.default_rng(0)
+    cell, rows, columns, shared = np.arange(400), [], [], []
+    for step in (0, 0, 1, 7, 8, 49, 50, 56, 57):
+        there = cell + step < len(cell)
+        rows.append(cell[there])
+        columns.append(cell[there] + step)
+        shared.append(rng.integers(1, 1000, there.sum()))
+    labels = (np.concatenate(side).astype(np.uint64) + np.uint64(1) for side in (rows, columns))
+    part = ContingencyTable(*labels, np.concatenate(shared))
+    overlaps = Overlaps.of(ContingencyTable.merge([part, part]))
+    for criterion in CRITERIA:
+        matrix = np.zeros((overlaps.n_true, overlaps.n_pred))
+        matrix[overlaps.rows, overlaps.columns] = overlaps.scores(criterion)
+        for score in matching(overlaps, (0.05, 0.1, 0.2, 0.4), criterion):
+            tp, least, most = dense_matching(matrix, score.threshold)
+            assert score.tp == tp
+            assert least - 1e-9 <= score.mean_matched_score * tp <= most + 1e-9
 
 
 def test_half_overlaps_match_once():
