@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from command_line import listing
 from evaluating import labels_pair, stored_pair
 from segmenting import store
 
@@ -73,7 +74,7 @@ def test_several_predictions_and_images(cli, tmp_path):
         (("--boxes", "0:2,0:2,0:99"), "box 0:2,0:2,0:99 is not inside"),
         (("--boxes", "0:2,0:2"), "boxes .* must be boxes"),
         (("--boxes", "none.csv"), "boxes none.csv cannot be read"),
-        (("--mask", "small.zarr"), r"mask .* has shape \(3, 3, 3\)"),
+        (("--mask", "small.zarr"), r"mask .* has shape \(20, 14, 17\)"),
         (("--mask", "none.zarr"), "none.zarr does not exist"),
         (("--regions", "float.zarr"), "regions image .* is float32, not integer"),
         (("--ignore", "x"), "ignore 'x' must be a whole number"),
@@ -85,14 +86,14 @@ def test_several_predictions_and_images(cli, tmp_path):
         (("--time", "3"), "time"),
         (("--names", "a,b"), "1 different names"),
         (("--voxel-size", "1,0,1"), "voxel_size"),
-        (("-o", "none/b/"), "none"),
+        (("-o", "none/b.json"), "there is no folder"),
         (("-o", "a_pred.zarr"), "output .* is the input|lies in|exists"),
         (("-o", "a_pred.zarr/x.json"), "lies in the input"),
         (("--memory-limit", "1MB"), "GiB"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_used(cli, pair, tmp_path, more, match):
-    store(tmp_path / "small.zarr", np.ones((3, 3, 3), np.uint8))
+    store(tmp_path / "small.zarr", np.ones((20, 14, 17), np.uint8))
     store(tmp_path / "float.zarr", labels_pair(1)[0].astype(np.float32))
     out = () if "-o" in more else ("-o", "scores.json")
     cli.refuses("evaluate", *pair, *out, *more, match=match)
@@ -111,13 +112,19 @@ def test_labels_that_cannot_be_used(cli, pair, tmp_path):
         ("none.zarr", "none.zarr does not exist"),
         ("float.zarr", "labels_pred .*float.zarr is float32, not integer"),
         ("shape.zarr", r"labels_true .* has shape \(11, .*labels_pred .* \(10, "),
-        ("negative.zarr", "labels_pred .* has the label -7; labels must not be negative"),
         ("size.zarr", "voxels of 1,1,1 um, labels_pred .* of 2,1,1 um"),
         ("channels.zarr", "has 2 channels; a label image has one"),
         ("empty", "folder .*empty holds no TIFF or Zarr"),
         ("*.nothing", "no TIFF or Zarr matches"),
     ):
         cli.refuses("evaluate", pair[0], name, "-o", "scores.json", match=match)
+    before = listing(tmp_path)
+    said = cli("evaluate", pair[0], "negative.zarr", "-o", "scores.json")
+    assert said.code == 2
+    assert "has the label -7; labels must not be negative" in said.error
+    # the folder of the journal was there while it was read
+    changed = {path for path, status in listing(tmp_path).items() if before.get(path) != status}
+    assert changed == {str(tmp_path / ".")}
     cli.refuses("evaluate", "empty", pair[1], match="holds no TIFF or Zarr")
     cli.refuses("evaluate", "text.csv", pair[1], match="no columns z, y and x")
     cli.refuses("evaluate", pair[0], match="Missing argument")

@@ -32,6 +32,7 @@ from cellseg3d_dist.errors import (
 )
 from cellseg3d_dist.evaluation.boxes import read_boxes
 from cellseg3d_dist.grid import Region
+from cellseg3d_dist.metrics.boxes import thesis_score_of
 from cellseg3d_dist.metrics.contingency import contingency
 from cellseg3d_dist.metrics.datasets import summarise_images
 from cellseg3d_dist.metrics.points import match_points
@@ -172,6 +173,20 @@ def test_classes():
     for one in got:
         a, b = true == one["label"], pred == one["label"]
         assert one["dice"] == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-12)
+
+
+@pytest.mark.parametrize("block_shape", [(3, 4, 5), (11, 14, 17)])
+def test_the_thesis_score(block_shape):
+    true, pred = labels_pair(20)
+    mask = (np.indices(SHAPE)[2] < 13).astype(np.uint8)
+    options = {"thesis": True, "block_shape": block_shape}
+    assert evaluate(true, pred, **options)["thesis"] == thesis_score_of(true, pred)
+    got = evaluate(true, pred, mask=mask, boxes="0:9,0:14,0:17", **options)["thesis"]
+    inside = (mask > 0) & (np.indices(SHAPE)[0] < 9)
+    assert got == thesis_score_of(np.where(inside, true, 0), np.where(inside, pred, 0))
+    empty = np.zeros_like(true)
+    several = evaluate([true, empty], [pred, empty], **options)
+    assert several["thesis"] == pytest.approx(thesis_score_of(true, pred), abs=1e-12)
 
 
 def test_thresholds_and_criteria():

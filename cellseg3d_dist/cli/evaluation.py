@@ -63,6 +63,9 @@ def evaluate(
         str | None, option("Anatomical regions as labels: cells of each are counted.", "PATH")
     ] = None,
     classes: Annotated[bool, switch("Labels are classes: scores of each class.")] = False,
+    thesis: Annotated[
+        bool, switch("Also the score per nucleus with its bounding box; reads twice.")
+    ] = False,
     distance: Annotated[
         str | None, option("Match centroids up to it [for points 15um].", "LENGTH")
     ] = None,

@@ -41,6 +41,7 @@ class EvaluateConfig(BaseModel):
     thresholds: Numbers = option("numbers above 0, at most 1, such as 0.5,0.75", THRESHOLDS)
     criteria: Words = option("some of iou, iot and iop", ("iou", "iot", "iop"))
     classes: bool = option("true or false", False)
+    thesis: bool = option("true or false", False)
     ignore: int | None = option("a whole number")
     region: RegionText | None = option(A_BOX)
     boxes: tuple[RegionText, ...] = option(f"boxes, each {A_BOX}", ())

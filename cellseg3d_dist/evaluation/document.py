@@ -60,6 +60,8 @@ def finished(path: Path, made_from: Mapping[str, str], *, overwrite: bool) -> Ev
         If it holds anything else, unless it is a scores file and ``overwrite``.
     """
     if not path.exists() and not path.is_symlink():
+        if not path.parent.is_dir():
+            raise OutputError(f"output {path}: there is no folder {path.parent}. Create it first.")
         return None
     if not path.is_file():
         raise OutputError(f"output {path} exists and is no file. Choose another name.")
@@ -84,10 +86,9 @@ def finished(path: Path, made_from: Mapping[str, str], *, overwrite: bool) -> Ev
 def _difference(before: Any, now: Mapping[str, str]) -> str:
     if not isinstance(before, Mapping):
         return "of an unknown evaluation"
-    if before.get("read") != now.get("read") and before.get("labels") == now.get("labels"):
-        return "the files have changed since"
-    return "; ".join(
+    changes = "; ".join(
         f"{key} was {before.get(key, 'not set')!s:.80} and is {now.get(key, 'not set')!s:.80}"
         for key in sorted((before.keys() | now.keys()) - {"read"})
         if before.get(key) != now.get(key)
     )
+    return changes or "the files have changed since"

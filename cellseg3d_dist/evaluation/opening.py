@@ -14,7 +14,7 @@ from cellseg3d_dist.evaluation.points import distance_in_um, known_size
 from cellseg3d_dist.evaluation.sources import Image
 from cellseg3d_dist.grid import Region
 from cellseg3d_dist.volumes import Volume, open_volume
-from cellseg3d_dist.volumes.volume import Size
+from cellseg3d_dist.volumes.multiscales import Size
 
 #: Relative difference above which voxel sizes are different.
 _SAME_SIZE = 0.01
@@ -111,6 +111,8 @@ def open_pair(image: Image, beside: Beside, config: EvaluateConfig, *, known: bo
     whole = opened.volume
     true = whole.crop(config.region_box) if config.region_box else whole
     found, pred = _fitting(image.labels_pred, opened, true, config)
+    if config.time and max(whole.n_times, pred.n_times) == 1:
+        raise ConfigError(f"time {config.time} is not in {whole.location}; it has one time point.")
     size = _common_size(opened, found)
     mask = _beside(beside.mask, "mask", whole, true, config)
     regions = _beside(beside.regions, "regions image", whole, true, config)
@@ -119,7 +121,9 @@ def open_pair(image: Image, beside: Beside, config: EvaluateConfig, *, known: bo
     measured = config.distance is not None
     if measured:
         distance_in_um(config, known_size(size))
-    pair = LabelPair(true, pred, _digest(read, known), counted, regions, measured)
+    pair = LabelPair(
+        true, pred, _digest(read, known), counted, regions, measured, boxed=config.thesis
+    )
     return OpenedPair(pair, size, tuple(read))
 
 
@@ -133,7 +137,8 @@ def _fitting(
     source: Any, opened: Opened, true: Volume, config: EvaluateConfig
 ) -> tuple[Opened, Volume]:
     """Predicted labels of the true ones' shape, at their level or, where they are not, at 0."""
-    whole, first = opened.volume, None
+    whole = opened.volume
+    first: VolumeError | ConfigError | None = None
     for level in dict.fromkeys((config.level, 0)):
         try:
             found = open_labels(source, "labels_pred", config, level)

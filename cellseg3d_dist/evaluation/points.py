@@ -18,8 +18,8 @@ from cellseg3d_dist.errors import ConfigError, VoxelSizeError
 from cellseg3d_dist.grid import BlockGrid, Region
 from cellseg3d_dist.metrics.points import match_points
 from cellseg3d_dist.paths import absolute_path
+from cellseg3d_dist.volumes.multiscales import Size
 from cellseg3d_dist.volumes.points import Points, is_point_file, read_points
-from cellseg3d_dist.volumes.volume import Size
 
 #: Distance up to which points match, where none is given.
 DISTANCE = Length(value=15.0, in_micrometres=True)

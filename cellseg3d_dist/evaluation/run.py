@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellseg3d_dist.config import validated
 from cellseg3d_dist.config.evaluate import EvaluateConfig
@@ -24,6 +25,7 @@ from cellseg3d_dist.engine.production import (
     producing,
 )
 from cellseg3d_dist.engine.progress import Progress
+from cellseg3d_dist.engine.stages.in_boxes import InBoxes
 from cellseg3d_dist.engine.stages.score import Score, Totals
 from cellseg3d_dist.errors import LabelsError
 from cellseg3d_dist.evaluation.boxes import read_boxes
@@ -171,7 +173,8 @@ def _carry_out(
         ):
             totals = _count(production, f"score-{number}", images, grids)
             if order.points is None:
-                found.append(scored(prediction, images, totals, config))
+                inside = _count_in_boxes(production, f"boxes-{number}", images, grids, totals)
+                found.append(scored(prediction, images, totals, config, inside))
             else:
                 found.append(_against_points(order, number, totals))
         stages = production.runner.summaries
@@ -207,6 +210,25 @@ def _count(
         pairs = tuple(one.pair for one in images[part])
         stage = Score(pairs, tuple(grids[part]), production.folder.work, f"{name}-{first}")
         found += stage.totals(production.run(stage, stage.blocks))
+    return found
+
+
+def _count_in_boxes(
+    production: Production,
+    name: str,
+    images: Sequence[OpenedPair],
+    grids: Sequence[BlockGrid],
+    totals: Sequence[Totals],
+) -> list[NDArray[np.int64] | None]:
+    """For each image, where bounding boxes are wanted, what is in those of its true labels."""
+    found: list[NDArray[np.int64] | None] = []
+    for number, (one, grid, total) in enumerate(zip(images, grids, totals, strict=True)):
+        if total.boxes is None:
+            found.append(None)
+            continue
+        work, own = production.folder.work, f"{name}-{number}"
+        stage, blocks = InBoxes.prepared(one.pair, grid, total, work, own)
+        found.append(stage.total(production.run(stage, blocks), len(total.boxes.labels)))
     return found
 
 

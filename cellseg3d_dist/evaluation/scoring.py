@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cellseg3d_dist.config.evaluate import EvaluateConfig
 from cellseg3d_dist.engine.stages.score import Totals
 from cellseg3d_dist.evaluation.opening import OpenedPair
@@ -15,21 +18,25 @@ from cellseg3d_dist.metrics.datasets import summarise_images
 from cellseg3d_dist.metrics.points import PointScore, match_points
 from cellseg3d_dist.metrics.summary import Scored, summarise
 
+#: What ``voxels_in_boxes`` counted of one image, where it was wanted.
+InBox = NDArray[np.int64] | None
+
 
 def scored(
     prediction: Prediction,
     images: Sequence[OpenedPair],
     totals: Sequence[Totals],
     config: EvaluateConfig,
+    in_boxes: Sequence[InBox],
 ) -> dict[str, Any]:
     """The document of one prediction: of its one image, or pooled, with each image and a mean."""
     if not prediction.is_set:
-        whole = _summarised(prediction.texts, images[0], totals[0], config)
+        whole = _summarised(prediction.texts, images[0], totals[0], config, in_boxes[0])
         return _chosen(whole.to_dict(), config)
     names = names_of_images([one.volumes[0].location for one in images])
     each = [
-        _summarised((name, *(v.location for v in one.volumes[:2])), one, found, config)
-        for name, one, found in zip(names, images, totals, strict=True)
+        _summarised((name, *(v.location for v in one.volumes[:2])), one, found, config, inside)
+        for name, one, found, inside in zip(names, images, totals, in_boxes, strict=True)
     ]
     pairs = [found.tables["pairs"] for found in totals]
     name, labels_true, labels_pred = prediction.texts
@@ -40,13 +47,18 @@ def scored(
         labels_true=labels_true,
         labels_pred=labels_pred,
         thresholds=config.thresholds,
+        in_box=[inside for inside in in_boxes if inside is not None] if config.thesis else None,
         classes=pairs if config.classes else None,
     )
     return _chosen(whole.to_dict(), config)
 
 
 def _summarised(
-    texts: Sequence[str], opened: OpenedPair, totals: Totals, config: EvaluateConfig
+    texts: Sequence[str],
+    opened: OpenedPair,
+    totals: Totals,
+    config: EvaluateConfig,
+    in_box: InBox,
 ) -> Scored:
     name, labels_true, labels_pred = texts
     tables = totals.tables
@@ -59,6 +71,7 @@ def _summarised(
         labels_true=labels_true,
         labels_pred=labels_pred,
         thresholds=config.thresholds,
+        in_box=in_box,
         classes=tables["pairs"] if config.classes else None,
         points=_centroids(opened, totals, config),
         regions=regions,

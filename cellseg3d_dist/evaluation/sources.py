@@ -131,6 +131,8 @@ def _told_apart(names: list[str], locations: list[str]) -> list[str]:
     for depth in range(2, 6):
         if len(set(names)) == len(names):
             return names
+        if len(set(locations)) < len(names):
+            break
         names = ["/".join(text.rstrip("/").split("/")[-depth:]) for text in locations]
     return [f"{name} ({number})" for number, name in enumerate(names, 1)]
 

@@ -20,6 +20,7 @@ from cellseg3d_dist.engine.stage import BlockRecord
 from cellseg3d_dist.errors import LabelsError
 from cellseg3d_dist.grid import Block, BlockGrid, JoinedGrids, Region, Selection
 from cellseg3d_dist.measuring.centroids import CoordinateSums
+from cellseg3d_dist.metrics.boxes import BoundingBoxes, bounding_boxes
 from cellseg3d_dist.metrics.contingency import ContingencyTable, contingency
 from cellseg3d_dist.volumes import StoredArray, Volume
 
@@ -42,10 +43,13 @@ class Totals:
         By :data:`KINDS`.
     measures : dict
         Coordinate sums of ``"true"`` and ``"pred"`` labels, where they were wanted.
+    boxes : BoundingBoxes or None
+        Of true labels, where they were.
     """
 
     tables: dict[str, ContingencyTable]
     measures: dict[str, CoordinateSums]
+    boxes: BoundingBoxes | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ class LabelPair:
         Anatomical regions, as labels.
     measured : bool
         Whether the centroids of labels are wanted too.
+    boxed : bool
+        Whether the bounding boxes of true labels are.
     """
 
     labels_true: Volume | None
@@ -124,6 +130,7 @@ class LabelPair:
     counted: Counted = field(default_factory=Counted)
     regions: MaskInput | None = None
     measured: bool = False
+    boxed: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -170,7 +177,20 @@ class LabelPair:
             inside = labels if within is None else np.where(within, labels, 0)
             measures = vars(CoordinateSums.of(inside, region.start))
             found |= {f"{side}.{name}": column for name, column in measures.items()}
+        if self.boxed:
+            true = images["labels_true"]
+            inside = true if within is None else np.where(within, true, 0)
+            columns = vars(bounding_boxes(inside, region.start))
+            found |= {f"boxes.{name}": column for name, column in columns.items()}
         return found
+
+    def counted_pred(self, region: Region) -> tuple[Region, npt.NDArray[Any]]:
+        """Predicted labels of the part of a region that may be counted, 0 where it is not."""
+        region = self.counted.part_of(region)
+        pred = self.labels_pred.read(region)
+        true = pred if self.labels_true is None else self.labels_true.read(region)
+        within = None if region.is_empty else self.counted.within(region, true)
+        return region, pred if within is None else np.where(within, pred, 0)
 
     def _source(self, name: str) -> Volume | StoredArray:
         if name == "regions":
@@ -182,7 +202,8 @@ class LabelPair:
 
     def decides(self) -> BlockRecord:
         """Everything that decides the tables."""
-        return {"read": self.digest, "measured": self.measured, **self.counted.decides()}
+        wanted = {"measured": self.measured, "boxed": self.boxed}
+        return {"read": self.digest, **wanted, **self.counted.decides()}
 
 
 def _check(name: str, source: Volume | StoredArray, labels: npt.NDArray[Any]) -> None:
@@ -261,6 +282,9 @@ class Score:
                     )
                     for side in pair.sides
                 },
+                BoundingBoxes.merge(BoundingBoxes(**part) for part in self._parts("boxes", own))
+                if pair.boxed
+                else None,
             )
             for pair, own in zip(self.pairs, numbers, strict=True)
         ]
