@@ -11,6 +11,9 @@ from cellseg3d_dist.segmentation import estimate
 from scales.measuring import SIGMAS, How, Triple, made_phantom, measure
 from scales.printing import print_measured
 
+#: Seconds that are not worth a row.
+SMALL = 0.5
+
 
 def predicted_and_measured(
     scratch: Path, shape: Triple, how: How, made: Path | None, *, two: bool
@@ -97,6 +100,8 @@ def _print(compared: dict[str, dict[str, float]], voxels: int) -> None:
     print(f"  {'':<28} {'predicted':>12} {'from':>12} {'to':>12} {'measured':>12} {'off by':>8}")
     for name, one in compared.items():
         measured = one["measured"]
+        if max(one["expected"], measured) < SMALL:
+            continue
         off = f"{one['expected'] / measured - 1:+.0%}" if measured else "-"
         texts = (_number(one[key]) for key in ("expected", "low", "high", "measured"))
         cells = " ".join(f"{text:>12}" for text in texts)

@@ -100,12 +100,14 @@ class Rates:
 STEPS = {
     "merge": ("fragments", 3e-7),
     "clean-up": ("fragments", 1e-6),
-    "tables": ("cells", 3e-6),
+    "tables": ("rows", 3e-6),
     "scores": ("cells", 5e-6),
     "report": ("cells", 1e-6),
     "workers": ("", 0.0),
-    "other": ("blocks", 2e-3),
+    "other": ("blocks", 2e-4),
 }
+#: Rows of the cell table that take as long as the statistics of one block.
+BLOCK_ROWS = 500
 #: Seconds that runs must be expected to differ by for a step's rate to be fitted.
 VISIBLE = 0.5
 
@@ -266,13 +268,22 @@ def _step_rates(step: str, records: Sequence[RunRecord]) -> StepRates:
     numbers = [numbers_of(run).get(of, 0.0) for run in runs]
     if _differ(numbers) and usual * (max(numbers) - min(numbers)) > VISIBLE:
         return StepRates(step, of, *_fitted([[1.0] * len(runs), numbers], seconds))
+    if sum(seconds) < 1e-3 * len(seconds):
+        # what was not asked for
+        return StepRates(step, of, 0.0, 0.0)
     rest = [max(0.0, took - usual * n) for took, n in zip(seconds, numbers, strict=True)]
     return StepRates(step, of, sum(rest) / len(rest), usual)
 
 
 def numbers_of(run: RunRecord) -> dict[str, float]:
-    """What steps of the driver may grow with."""
-    return {"fragments": run.fragments, "cells": run.cells, "blocks": run.n_blocks}
+    """What steps of the driver grow with, in a run."""
+    return grown(run.fragments, run.cells, run.n_blocks)
+
+
+def grown(fragments: float, cells: float, blocks: float) -> dict[str, float]:
+    """What steps of the driver grow with, see :data:`STEPS`."""
+    rows = cells + BLOCK_ROWS * blocks
+    return {"fragments": fragments, "cells": cells, "blocks": blocks, "rows": rows}
 
 
 def _differ(values: Numbers) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from cellseg3d_dist.costs.fitting import CostModel, Rates, StageRates, numbers_of
+from cellseg3d_dist.costs.fitting import CostModel, Rates, StageRates, grown, numbers_of
 from cellseg3d_dist.costs.predicted import Cost, Range, StageCost
 from cellseg3d_dist.costs.records import WHOLE_VOLUME, RunRecord, halos_of, work_share
 from cellseg3d_dist.costs.work import cut_share
@@ -66,8 +66,7 @@ class _Target:
 
     def numbers(self) -> Mapping[str, float]:
         """What steps of the driver grow with."""
-        blocks = float(self.plan.n_blocks)
-        return {"fragments": self.fragments, "cells": self.cells, "blocks": blocks}
+        return grown(self.fragments, self.cells, self.plan.n_blocks)
 
 
 def predict(
