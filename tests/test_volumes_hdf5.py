@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,8 @@ def test_regions(h5py, tmp_path, options, dtype):
     assert volume.shape == array.shape
     assert volume.kind == "hdf5"
     region = Region((1, 2, 3), (5, 10, 11))
-    part = volume.read(region)
+    # workers are sent the volume and open the file themselves
+    part = pickle.loads(pickle.dumps(volume)).read(region)
     assert part.dtype == volume.dtype
     np.testing.assert_array_equal(part, array[region.slices].astype(volume.dtype))
 
