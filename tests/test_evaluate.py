@@ -36,6 +36,7 @@ from cellseg3d_dist.metrics.boxes import thesis_score_of
 from cellseg3d_dist.metrics.contingency import contingency
 from cellseg3d_dist.metrics.datasets import summarise_images
 from cellseg3d_dist.metrics.points import match_points
+from cellseg3d_dist.metrics.precision import Confidences
 from cellseg3d_dist.metrics.summary import summarise
 from cellseg3d_dist.volumes import open_volume
 
@@ -187,6 +188,24 @@ def test_the_thesis_score(block_shape):
     empty = np.zeros_like(true)
     several = evaluate([true, empty], [pred, empty], **options)
     assert several["thesis"] == pytest.approx(thesis_score_of(true, pred), abs=1e-12)
+
+
+def test_average_precision_by_confidence(tmp_path):
+    true, pred = labels_pair(21)
+    labels = np.unique(pred[pred > 0])
+    values = np.random.default_rng(0).random(len(labels))
+    rows = "".join(f"{a},{b}\n" for a, b in zip(labels, values, strict=True))
+    (tmp_path / "sure.csv").write_text(f"label,score\n{rows}")
+    wanted = summarise(contingency(true, pred), confidences=Confidences(labels, values)).to_dict()
+    got = evaluate(true, pred, confidences=tmp_path / "sure.csv")
+    assert got["average_precision"] == as_json(wanted["average_precision"])
+    (tmp_path / "few.csv").write_text("label,score\n1,0.5\n")
+    (tmp_path / "none.csv").write_text("id,score\n1,0.5\n")
+    for name, match in (("few.csv", "have no confidence"), ("none.csv", "columns label and score")):
+        with pytest.raises(BadInputError, match=match):
+            evaluate(true, pred, confidences=tmp_path / name)
+    with pytest.raises(ConfigError, match="of one volume"):
+        evaluate([true], [pred], confidences=tmp_path / "sure.csv")
 
 
 def test_thresholds_and_criteria():

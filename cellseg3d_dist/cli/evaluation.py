@@ -23,8 +23,8 @@ from cellseg3d_dist.cli.options import (
 )
 from cellseg3d_dist.cli.terminal import progress_bar
 
-_OWN = ("labels_true", "labels_pred", "out", "names", "mask", "regions", "boxes", "overwrite",
-        "as_json")  # fmt: skip
+_OWN = ("labels_true", "labels_pred", "out", "names", "mask", "regions", "boxes", "confidences",
+        "overwrite", "as_json")  # fmt: skip
 
 
 def evaluate(
@@ -62,6 +62,10 @@ def evaluate(
     regions: Annotated[
         str | None, option("Anatomical regions as labels: cells of each are counted.", "PATH")
     ] = None,
+    confidences: Annotated[
+        str | None,
+        option("Columns label, score, for AP: a table of each prediction.", "FILE,..."),
+    ] = None,
     classes: Annotated[bool, switch("Labels are classes: scores of each class.")] = False,
     thesis: Annotated[
         bool, switch("Also the score per nucleus with its bounding box; reads twice.")
@@ -98,6 +102,7 @@ def evaluate(
             mask=mask,
             regions=regions,
             boxes=boxes,
+            confidences=None if confidences is None else confidences.split(","),
             overwrite=overwrite,
             progress=progress,
             **options,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import cellseg3d_dist
 from cellseg3d_dist.config.evaluate import EvaluateConfig
+from cellseg3d_dist.errors import ConfigError
+from cellseg3d_dist.evaluation.confidences import GivenConfidences, read_confidences
 from cellseg3d_dist.evaluation.opening import Beside, OpenedPair, open_measured, open_pair
 from cellseg3d_dist.evaluation.points import (
     GivenPoints,
@@ -43,6 +45,8 @@ class Order:
         Everything that decides the scores, as text.
     points : PointTruth or None
         Where truth is a list of points.
+    confidences : tuple of GivenConfidences
+        Of each prediction, or none.
     """
 
     config: EvaluateConfig
@@ -50,6 +54,7 @@ class Order:
     images: tuple[tuple[OpenedPair, ...], ...]
     made_from: dict[str, str]
     points: PointTruth | None = None
+    confidences: tuple[GivenConfidences, ...] = ()
 
     @property
     def volumes(self) -> list[Volume]:
@@ -78,18 +83,20 @@ class Order:
 def open_order(
     config: EvaluateConfig,
     predictions: Sequence[Prediction],
-    mask: Any,
-    regions: Any,
+    beside: Mapping[str, Any],
     *,
     known: bool,
 ) -> Order:
     """Open all images, and read all points.
+
+    ``beside`` are mask, regions and confidences as given.
 
     Raises
     ------
     BadInputError
         If something cannot be opened or does not fit.
     """
+    mask, regions = beside["mask"], beside["regions"]
     if are_points(predictions[0].images[0].labels_true):
         images, points = _open_points(config, predictions, mask, regions, known=known)
     else:
@@ -108,6 +115,8 @@ def open_order(
     digests = [one.pair.digest for found in images for one in found]
     if points is not None:
         digests += [one.digest for one in (points.true, *points.pred) if one is not None]
+    sure = _confidences(beside["confidences"], predictions, points)
+    digests += [one.digest for one in sure]
     made_from = config.deciding() | {
         "version": cellseg3d_dist.__version__,
         "names": ", ".join(one.name for one in predictions),
@@ -115,9 +124,25 @@ def open_order(
         "labels_pred": "; ".join(one.labels_pred for one in predictions),
         "mask": _text(mask),
         "regions": _text(regions),
+        "confidences": _text(beside["confidences"]),
         "read": _hash(digests),
     }
-    return Order(config, tuple(predictions), images, made_from, points)
+    return Order(config, tuple(predictions), images, made_from, points, sure)
+
+
+def _confidences(
+    given: Any, predictions: Sequence[Prediction], points: PointTruth | None
+) -> tuple[GivenConfidences, ...]:
+    if given is None:
+        return ()
+    files = list(given) if isinstance(given, list | tuple) else [given]
+    if len(files) != len(predictions):
+        raise ConfigError(
+            f"{len(files)} confidences for {len(predictions)} predictions. Give one file for each."
+        )
+    if points is not None or any(one.is_set for one in predictions):
+        raise ConfigError("confidences are for label images of one volume. Leave them out.")
+    return tuple(read_confidences(file) for file in files)
 
 
 def _open_points(

@@ -18,6 +18,7 @@ from cellseg3d_dist.config import validated
 from cellseg3d_dist.config.evaluate import EvaluateConfig
 from cellseg3d_dist.engine.clusters import check_cluster, default_memory_limit, default_workers
 from cellseg3d_dist.engine.executors import SerialExecutor
+from cellseg3d_dist.engine.folder import RunFolder
 from cellseg3d_dist.engine.production import (
     Production,
     check_destination,
@@ -26,8 +27,8 @@ from cellseg3d_dist.engine.production import (
 )
 from cellseg3d_dist.engine.progress import Progress
 from cellseg3d_dist.engine.stages.in_boxes import InBoxes
-from cellseg3d_dist.engine.stages.score import Score, Totals
-from cellseg3d_dist.errors import LabelsError
+from cellseg3d_dist.engine.stages.score import LabelPair, Score, Totals
+from cellseg3d_dist.errors import BadInputError, MemoryLimitError
 from cellseg3d_dist.evaluation.boxes import read_boxes
 from cellseg3d_dist.evaluation.cutting import cut
 from cellseg3d_dist.evaluation.document import Evaluation, finished, write
@@ -36,7 +37,7 @@ from cellseg3d_dist.evaluation.order import Order, open_order
 from cellseg3d_dist.evaluation.points import against_points
 from cellseg3d_dist.evaluation.scoring import scored
 from cellseg3d_dist.evaluation.sources import predictions_of
-from cellseg3d_dist.grid import BlockGrid
+from cellseg3d_dist.grid import BlockGrid, Triple
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.volumes import limit_threads
 from cellseg3d_dist.volumes.points import Points
@@ -59,6 +60,7 @@ def evaluate(
     mask: Any = None,
     regions: Any = None,
     boxes: Any = None,
+    confidences: Any = None,
     overwrite: bool = False,
     client: Client | None = None,
     progress: Progress | None = None,
@@ -85,6 +87,9 @@ def evaluate(
     boxes : sequence of boxes, text or path, optional
         Only voxels in any of these boxes count: ``((z0, z1), (y0, y1), (x0, x1))`` each, text
         with ``;`` between them, or a CSV or JSON file.
+    confidences : path or sequence of paths, optional
+        For the average precision, of each prediction of one image: CSV, TSV or Parquet with the
+        columns label and score. Without, larger objects come first.
     overwrite : bool
         Replace ``out`` where it holds other scores.
     client : distributed.Client, optional
@@ -121,18 +126,18 @@ def evaluate(
     given |= {} if boxes is None else {"boxes": read_boxes(boxes)}
     config = validated(EvaluateConfig, given)
     predictions = predictions_of(labels_true, labels_pred, names)
-    order = open_order(config, predictions, mask, regions, known=out is not None)
+    beside = {"mask": mask, "regions": regions, "confidences": confidences}
+    order = open_order(config, predictions, beside, known=out is not None)
     if out is None:
         with tempfile.TemporaryDirectory(prefix="cellseg3d-dist-") as folder:
-            return _carry_out(order, Path(folder) / "scores.json", client, progress)
+            path = Path(folder) / "scores.json"
+            return _carry_out(order, path, client, progress, keep=False)
     path = absolute_path(out)
     done = finished(path, order.made_from, overwrite=overwrite)
     if done is not None:
         return done
     check_destination(path, order.made_from, order.locations, replace=overwrite)
-    found = _carry_out(order, path, client, progress, replace=overwrite)
-    write(found, path, order.made_from)
-    return found
+    return _carry_out(order, path, client, progress, keep=True, replace=overwrite)
 
 
 def _carry_out(
@@ -141,17 +146,14 @@ def _carry_out(
     client: Client | None,
     progress: Progress | None,
     *,
+    keep: bool,
     replace: bool = False,
 ) -> Evaluation:
-    """Count all blocks with a work folder beside ``path``, which is not written yet."""
+    """Count all blocks with a work folder beside ``path``, and write that where it is kept."""
     config = order.config
     how = _resources(order, client)
-    cuts = [
-        [cut(one.pair, how.memory_limit, how.workers, config.block_shape)[0] for one in images]
-        for images in order.images
-    ]
+    cuts = _cuts(order, how, journals_of(path))
     with (
-        _given_up(path),
         producing(
             path,
             order.made_from,
@@ -164,8 +166,11 @@ def _carry_out(
             executor=SerialExecutor() if how.here else None,
             replace=replace,
         ) as production,
+        _given_up(path),
     ):
         production.runner.verify = True
+        shapes = [[grid.block_shape for grid in grids] for grids in cuts]
+        production.folder.update_status(block_shapes=shapes)
         limit_threads()
         found = []
         for number, (prediction, images, grids) in enumerate(
@@ -174,16 +179,43 @@ def _carry_out(
             totals = _count(production, f"score-{number}", images, grids)
             if order.points is None:
                 inside = _count_in_boxes(production, f"boxes-{number}", images, grids, totals)
-                found.append(scored(prediction, images, totals, config, inside))
+                sure = order.confidences[number] if order.confidences else None
+                found.append(scored(prediction, images, totals, config, inside, sure))
             else:
                 found.append(_against_points(order, number, totals))
         stages = production.runner.summaries
-        return Evaluation(
+        result = Evaluation(
             tuple(found),
             executed=sum(stage.executed for stage in stages),
             seconds=sum(stage.seconds for stage in stages),
             peak_rss=max(stage.peak_rss for stage in stages) if stages else 0,
         )
+        if keep:
+            write(result, path, order.made_from)
+        return result
+
+
+def _cuts(order: Order, how: _Resources, begun: RunFolder) -> list[list[BlockGrid]]:
+    """Blocks of all pairs: those of a call that was interrupted, where they still fit."""
+    before = None
+    if begun.path.exists() and begun.status().get("decides") == order.made_from:
+        before = begun.status().get("block_shapes")
+    return [
+        [
+            _cut(one.pair, how, order.config.block_shape, before and tuple(before[i][j]))
+            for j, one in enumerate(images)
+        ]
+        for i, images in enumerate(order.images)
+    ]
+
+
+def _cut(
+    pair: LabelPair, how: _Resources, wanted: Triple | None, before: Triple | None
+) -> BlockGrid:
+    if wanted is None and before is not None:
+        with contextlib.suppress(MemoryLimitError):
+            return cut(pair, how.memory_limit, how.workers, before)[0]
+    return cut(pair, how.memory_limit, how.workers, wanted)[0]
 
 
 def _against_points(order: Order, number: int, totals: Sequence[Totals]) -> dict[str, Any]:
@@ -234,10 +266,10 @@ def _count_in_boxes(
 
 @contextlib.contextmanager
 def _given_up(path: Path) -> Iterator[None]:
-    """Nothing is left of a call whose labels turn out to be none."""
+    """Nothing is left of a call whose labels, or what belongs to them, turn out to be none."""
     try:
         yield
-    except LabelsError:
+    except BadInputError:
         shutil.rmtree(journals_of(path).path, ignore_errors=True)
         raise
 

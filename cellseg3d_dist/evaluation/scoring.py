@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cellseg3d_dist.config.evaluate import EvaluateConfig
 from cellseg3d_dist.engine.stages.score import Totals
+from cellseg3d_dist.evaluation.confidences import GivenConfidences
 from cellseg3d_dist.evaluation.opening import OpenedPair
 from cellseg3d_dist.evaluation.points import distance_in_um, in_um
 from cellseg3d_dist.evaluation.sources import Prediction, names_of_images
@@ -28,10 +29,13 @@ def scored(
     totals: Sequence[Totals],
     config: EvaluateConfig,
     in_boxes: Sequence[InBox],
+    confidences: GivenConfidences | None,
 ) -> dict[str, Any]:
     """The document of one prediction: of its one image, or pooled, with each image and a mean."""
     if not prediction.is_set:
-        whole = _summarised(prediction.texts, images[0], totals[0], config, in_boxes[0])
+        whole = _summarised(
+            prediction.texts, images[0], totals[0], config, in_boxes[0], confidences
+        )
         return _chosen(whole.to_dict(), config)
     names = names_of_images([one.volumes[0].location for one in images])
     each = [
@@ -59,6 +63,7 @@ def _summarised(
     totals: Totals,
     config: EvaluateConfig,
     in_box: InBox,
+    confidences: GivenConfidences | None = None,
 ) -> Scored:
     name, labels_true, labels_pred = texts
     tables = totals.tables
@@ -71,6 +76,7 @@ def _summarised(
         labels_true=labels_true,
         labels_pred=labels_pred,
         thresholds=config.thresholds,
+        confidences=None if confidences is None else confidences.values,
         in_box=in_box,
         classes=tables["pairs"] if config.classes else None,
         points=_centroids(opened, totals, config),
