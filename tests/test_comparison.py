@@ -93,8 +93,8 @@ def test_files_folders_and_values_are_read(tmp_path, scored):
     assert found[1].whole.get("dice", "foreground") == 0.9
     assert len(found[4].images) == 5
     assert found[4].whole.n_true == scored[0].n_true
-    names = [p.name for p in read_predictions([tmp_path / "many.json"], ["one", "two"])]
-    assert names == ["one", "two"]
+    names = [p.name for p in read_predictions([tmp_path / "many.json"], ["one", "two\n\x1b[1m"])]
+    assert names == ["one", "two  [1m"]
 
 
 def test_every_number_is_kept(scored):

@@ -13,12 +13,15 @@ from typing import Any
 from cellseg3d_dist.comparison.prediction import Key, Prediction, Scores
 from cellseg3d_dist.errors import BadInputError
 from cellseg3d_dist.paths import absolute_path
+from cellseg3d_dist.report.text import plain
 
 #: What a run leaves in its folder.
 SCORES = "scores.json"
 #: A document in memory, or something that gives one.
 Source = str | Path | Mapping[str, Any] | Any
 
+#: Characters of a name.
+_LONGEST = 200
 _NOT_VALUES = ("name", "labels_true", "labels_pred", "matching", "images", "mean", "evaluated")
 #: Of which a scores document has some.
 _SECTIONS = ("matching", "foreground", "classes", "points")
@@ -52,7 +55,8 @@ def read_predictions(
                 f"{len(names)} names for {len(found)} predictions "
                 f"({', '.join(p.name for p in found)}). Give one for each, in this order."
             )
-        found = tuple(replace(p, name=name) for p, name in zip(found, names, strict=True))
+        called = [plain(name, _LONGEST) for name in names]
+        found = tuple(replace(p, name=name) for p, name in zip(found, called, strict=True))
     _check_names(found)
     return found
 
@@ -140,6 +144,8 @@ def _scores(document: Any, where: str, name: str) -> Scores:
             f"{where} is not a scores document: it has no list called matching. "
             f"evaluate writes such files, and segment with --labels-true."
         )
+    # in one printable line
+    name = plain(name, _LONGEST)
     values = dict(_matching(document.get("matching", []), where))
     for key, value in document.items():
         if key not in _NOT_VALUES:

@@ -82,7 +82,8 @@ def _pairs(test: GroupTest) -> str:
         return "no pair differs significantly."
     listed = "; ".join(_pair(pair) for pair in found[:6])
     more = f"; {len(found) - 6} more" if len(found) > 6 else ""
-    return f"{len(found)} differ significantly: {listed}{more}."
+    verb = "differs" if len(found) == 1 else "differ"
+    return f"{len(found)} {verb} significantly: {listed}{more}."
 
 
 def _pair(pair: Pair) -> str:
