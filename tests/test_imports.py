@@ -54,6 +54,8 @@ HOMES = {
     "distributed": {"engine"},
     "torch": {"representations", "networks", "training"},
     "monai": {"networks", "training"},
+    "scikit_posthocs": {"metrics"},
+    "pandas": {"comparison"},
 }
 
 
@@ -164,7 +166,8 @@ def test_right_imports_pass(source, module):
 def test_importing_the_package_is_light():
     code = (
         "import sys, cellseg3d_dist; "
-        "heavy = {'torch', 'dask', 'distributed', 'monai', 'zarr', 'numba'} & set(sys.modules); "
+        "heavy = {'torch', 'dask', 'distributed', 'monai', 'zarr', 'numba', 'pandas', "
+        "'scikit_posthocs', 'matplotlib'} & set(sys.modules); "
         "sys.exit(f'pulled in {sorted(heavy)}' if heavy else 0)"
     )
     result = subprocess.run(
