@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellseg3d_dist.metrics.contingency import ContingencyTable, ranked
+from cellseg3d_dist.metrics.contingency import ContingencyTable, ranked, summed
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,12 @@ def class_scores(table: ContingencyTable) -> tuple[ClassScore, ...]:
     """Scores of every class that occurs on either side, by label."""
     labels, index = ranked(np.concatenate([table.labels_true, table.labels_pred]))
     true, pred = np.split(index, 2)
-    sums = np.zeros((3, len(labels)), np.int64)
-    np.add.at(sums[0], true, table.voxels)
-    np.add.at(sums[1], pred, table.voxels)
-    np.add.at(sums[2], true[true == pred], table.voxels[true == pred])
+    same = true == pred
+    sums = [
+        summed(true, table.voxels, len(labels)),
+        summed(pred, table.voxels, len(labels)),
+        summed(true[same], table.voxels[same], len(labels)),
+    ]
     n = table.n_voxels
     return tuple(
         _score(int(label), int(t), int(p), int(tp), n)

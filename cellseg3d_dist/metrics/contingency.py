@@ -197,9 +197,16 @@ def _sizes(
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     inside = labels > 0
     ids, index = ranked(labels[inside])
-    sizes = np.zeros(len(ids), np.int64)
-    np.add.at(sizes, index, voxels[inside])
-    return ids, sizes
+    return ids, summed(index, voxels[inside], len(ids))
+
+
+@njit(cache=True, nogil=True)
+def summed(index: NDArray[np.int64], voxels: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Voxels of each of ``n`` indices."""
+    sums = np.zeros(n, np.int64)
+    for i in range(len(index)):
+        sums[index[i]] += voxels[i]
+    return sums
 
 
 def _summed(
@@ -223,7 +230,8 @@ def _order(true: NDArray[np.uint64], pred: NDArray[np.uint64]) -> NDArray[np.int
     bits = int(pred.max()).bit_length()
     if int(true.max()).bit_length() + bits > 64:
         return np.lexsort((pred, true))
-    return np.argsort((true << np.uint64(bits)) | pred)
+    # tables come sorted, and those of blocks far apart share no label: runs to be merged
+    return np.argsort((true << np.uint64(bits)) | pred, kind="stable")
 
 
 @njit(cache=True, nogil=True)

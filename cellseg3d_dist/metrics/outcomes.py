@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellseg3d_dist.metrics.contingency import ContingencyTable
+from cellseg3d_dist.metrics.contingency import ContingencyTable, summed
 from cellseg3d_dist.metrics.overlaps import Overlaps
 
 
@@ -44,10 +44,8 @@ def outcomes(table: ContingencyTable | Overlaps) -> Outcomes:
     overlaps = Overlaps.of(table)
     held = 2 * overlaps.shared > overlaps.sizes_true[overlaps.rows]
     n_held = np.bincount(overlaps.columns[held], minlength=overlaps.n_pred)
-    covered = np.zeros(overlaps.n_true, np.int64)
-    np.add.at(covered, overlaps.rows, overlaps.shared)
-    inside = np.zeros(overlaps.n_pred, np.int64)
-    np.add.at(inside, overlaps.columns, overlaps.shared)
+    covered = summed(overlaps.rows, overlaps.shared, overlaps.n_true)
+    inside = summed(overlaps.columns, overlaps.shared, overlaps.n_pred)
     found = int(np.count_nonzero(n_held == 1))
     fused = int(n_held[n_held > 1].sum())
     split = int(np.count_nonzero(2 * covered > overlaps.sizes_true)) - found - fused

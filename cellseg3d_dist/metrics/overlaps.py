@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cellseg3d_dist.errors import BadInputError
-from cellseg3d_dist.metrics.contingency import ContingencyTable, ranked
+from cellseg3d_dist.metrics.contingency import ContingencyTable, ranked, summed
 
 Criterion = Literal["iou", "iot", "iop"]
 CRITERIA: tuple[Criterion, ...] = ("iou", "iot", "iop")
@@ -58,8 +58,8 @@ class Overlaps:
         labels_true, row = ranked(table.labels_true)
         labels_pred, column = ranked(table.labels_pred)
         sizes_true, sizes_pred = (
-            _sums(row, table.voxels, len(labels_true)),
-            _sums(column, table.voxels, len(labels_pred)),
+            summed(row, table.voxels, len(labels_true)),
+            summed(column, table.voxels, len(labels_pred)),
         )
         # background is rank 0 where it occurs
         skip_true = int(len(labels_true) > 0 and labels_true[0] == 0)
@@ -93,15 +93,6 @@ class Overlaps:
             raise BadInputError(f"Criterion {criterion!r} must be one of {', '.join(CRITERIA)}.")
         scores: NDArray[np.float64] = self.shared / whole
         return scores
-
-
-@njit(cache=True, nogil=True)
-def _sums(index: NDArray[np.int64], voxels: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Voxels of each index."""
-    sums = np.zeros(n, np.int64)
-    for i in range(len(index)):
-        sums[index[i]] += voxels[i]
-    return sums
 
 
 @njit(cache=True, nogil=True)

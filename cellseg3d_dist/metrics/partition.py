@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg3d_dist.metrics.contingency import ContingencyTable, ranked
+from cellseg3d_dist.metrics.contingency import ContingencyTable, ranked, summed
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,15 @@ class Partition:
 
 def partition_scores(table: ContingencyTable) -> Partition:
     """Variation of information and adapted Rand error of a table of the whole volume."""
-    _, row = ranked(table.labels_true)
-    _, column = ranked(table.labels_pred)
-    split = _conditional_entropy(table.voxels, row)
-    merge = _conditional_entropy(table.voxels, column)
+    ids_true, row = ranked(table.labels_true)
+    ids_pred, column = ranked(table.labels_pred)
     inside = table.labels_true > 0
-    joined = _joined(table.voxels[inside])
-    joined_true = _joined(_marginal(row[inside], table.voxels[inside]))
-    joined_pred = _joined(_marginal(column[inside], table.voxels[inside]))
+    shared = table.voxels[inside]
+    split = _conditional_entropy(table.voxels, summed(row, table.voxels, len(ids_true))[row])
+    merge = _conditional_entropy(table.voxels, summed(column, table.voxels, len(ids_pred))[column])
+    joined = _joined(shared)
+    joined_true = _joined(summed(row[inside], shared, len(ids_true)))
+    joined_pred = _joined(summed(column[inside], shared, len(ids_pred)))
     both = joined_true + joined_pred
     return Partition(
         vi_split=split,
@@ -60,17 +61,13 @@ def partition_scores(table: ContingencyTable) -> Partition:
     )
 
 
-def _marginal(index: NDArray[np.int64], voxels: NDArray[np.int64]) -> NDArray[np.int64]:
-    sums = np.zeros(int(index.max()) + 1 if len(index) else 0, np.int64)
-    np.add.at(sums, index, voxels)
-    return sums
+def _conditional_entropy(voxels: NDArray[np.int64], given: NDArray[np.int64]) -> float:
+    """Bits still unknown of the pair of a voxel where one side of it is known.
 
-
-def _conditional_entropy(voxels: NDArray[np.int64], index: NDArray[np.int64]) -> float:
-    """Bits still unknown of the pair of a voxel where one side of it is known."""
+    ``given`` is the size of the known side's segment, for each pair.
+    """
     if not len(voxels):
         return 0.0
-    given = _marginal(index, voxels)[index]
     # log of the ratio, not the difference of logs, so that 0 stays exactly 0
     return float((voxels * np.log2(given / voxels)).sum()) / int(voxels.sum())
 
