@@ -269,13 +269,13 @@ def scoring(
     itemsizes: tuple[int, ...] = (4, 4),
     *,
     masked: bool = False,
-    measured: bool = False,
+    boxed: bool = False,
     chunks: int = 0,
 ) -> BlockMemory:
     """Score: label images of W as read, chunks of them, and the pairs; what a mask picks.
 
-    Labels that are measured have places, labels and ranks of 8 bytes, sorted.
+    Labels whose boxes are sought are made wide, and ranked.
     """
-    voxel = 2 * sum(itemsizes) + 8 + masked * (3 + sum(itemsizes)) + 40 * measured
+    voxel = 2 * sum(itemsizes) + 8 + masked * (3 + sum(itemsizes)) + 40 * boxed
     n_bytes = WORKER_BYTES + voxel * _voxels(grid, (0, 0, 0)) + chunks
     return BlockMemory("score", n_bytes, largest_region(grid, (0, 0, 0)), (0, 0, 0))

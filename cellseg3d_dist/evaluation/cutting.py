@@ -87,7 +87,7 @@ def _memory(pair: LabelPair, grid: BlockGrid) -> BlockMemory:
         grid,
         tuple(volume.dtype.itemsize for volume in volumes),
         masked=masked,
-        measured=pair.measured,
+        boxed=pair.boxed,
         chunks=0 if in_memory else CHUNKS_IN_FLIGHT * chunks,
     )
 

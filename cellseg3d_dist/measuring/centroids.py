@@ -11,6 +11,7 @@ import numpy.typing as npt
 from numba import njit
 
 from cellseg3d_dist.grid import Triple
+from cellseg3d_dist.metrics.contingency import contingency
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +34,10 @@ class CoordinateSums:
     @classmethod
     def of(cls, labels: npt.NDArray[Any], start: Triple = (0, 0, 0)) -> CoordinateSums:
         """Of the labels of one block whose first voxel lies at ``start``."""
-        where = np.flatnonzero(labels)
-        ids, index = np.unique(labels.ravel()[where], return_inverse=True)
-        sums = _sum(index, where, labels.shape[1], labels.shape[2], len(ids))
-        voxels = sums[:, 3].copy()
-        moved = sums[:, :3] + voxels[:, None] * np.asarray(start, np.int64)
-        return cls(ids.astype(np.uint64), voxels, moved)
+        volume = np.ascontiguousarray(labels, labels.dtype.newbyteorder("="))
+        ids, voxels = contingency(volume, volume).sizes_true()
+        sums = _sum(volume, ids) + voxels[:, None] * np.asarray(start, np.int64)
+        return cls(ids, voxels, sums)
 
     @classmethod
     def merge(cls, parts: Iterable[CoordinateSums]) -> CoordinateSums:
@@ -59,14 +58,20 @@ class CoordinateSums:
 
 
 @njit(cache=True, nogil=True)
-def _sum(
-    index: npt.NDArray[np.int64], where: npt.NDArray[np.int64], ny: int, nx: int, n: int
-) -> npt.NDArray[np.int64]:
-    sums = np.zeros((n, 4), np.int64)
-    for i in range(len(where)):
-        row, at = index[i], where[i]
-        sums[row, 0] += at // (ny * nx)
-        sums[row, 1] += at // nx % ny
-        sums[row, 2] += at % nx
-        sums[row, 3] += 1
+def _sum(labels: npt.NDArray[Any], ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Coordinates of each label summed, run by run of equal labels."""
+    sums = np.zeros((len(ids), 3), np.int64)
+    for z in range(labels.shape[0]):
+        for y in range(labels.shape[1]):
+            x = 0
+            while x < labels.shape[2]:
+                label, end = labels[z, y, x], x + 1
+                while end < labels.shape[2] and labels[z, y, end] == label:
+                    end += 1
+                if label != 0:
+                    row, n = np.searchsorted(ids, np.uint64(label)), end - x
+                    sums[row, 0] += z * n
+                    sums[row, 1] += y * n
+                    sums[row, 2] += (x + end - 1) * n // 2
+                x = end
     return sums
