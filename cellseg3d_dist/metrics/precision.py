@@ -32,8 +32,6 @@ SIZE_LIMITS = (5_000, 15_000)
 """Voxels up to which an instance is small, and up to which it is medium (NucMM)."""
 RANGES = ("all", "small", "medium", "large")
 
-_FALSE, _AGAIN = -1, -2
-
 
 @dataclass(frozen=True)
 class AveragePrecision:
@@ -98,16 +96,16 @@ def average_precision(
     order = np.argsort(-sure, kind="stable")
     iou = overlaps.scores("iou")
     best = best_of_each(overlaps.columns, iou, overlaps.n_pred)[order]
-    truth = np.where(best < 0, _FALSE, overlaps.rows[best] if len(iou) else _FALSE)
+    truth = np.where(best < 0, -1, overlaps.rows[best] if len(iou) else -1)
     height = np.where(best < 0, 0.0, iou[best] if len(iou) else 0.0)
     size_true = np.searchsorted(size_limits, overlaps.sizes_true).astype(np.int8)
     size_pred = np.searchsorted(size_limits, overlaps.sizes_pred[order]).astype(np.int8)
+    counts = [overlaps.n_true, *np.bincount(size_true, minlength=3)]
     results = np.empty((len(RANGES), len(_LIMITS)))
     for n, limit in enumerate(_LIMITS):
-        outcome = _hits(truth, height, float(limit), overlaps.n_true)
+        outcome = _hits(truth, height, float(limit), size_true)
         for kind in range(len(RANGES)):
-            results[kind, n] = _average(outcome, size_true, size_pred, kind - 1, _RECALLS)
-    counts = [overlaps.n_true, *np.bincount(size_true, minlength=3)[:3]]
+            results[kind, n] = _average(outcome, size_pred, kind - 1, int(counts[kind]), _RECALLS)
     return {
         name: _summary(results[kind]) if counts[kind] else AveragePrecision(None, None, None, None)
         for kind, name in enumerate(RANGES)
@@ -143,36 +141,36 @@ def _sureness(overlaps: Overlaps, confidences: Confidences) -> NDArray[np.float6
 
 @njit(cache=True, nogil=True)
 def _hits(
-    truth: NDArray[np.int64], height: NDArray[np.float64], limit: float, n_true: int
-) -> NDArray[np.int64]:
-    """What each prediction in its turn hits: the index of a true instance, or -1."""
-    taken = np.zeros(n_true, np.bool_)
-    outcome = np.full(len(truth), -1, np.int64)
+    truth: NDArray[np.int64],
+    height: NDArray[np.float64],
+    limit: float,
+    size_true: NDArray[np.int8],
+) -> NDArray[np.int8]:
+    """What each prediction in its turn hits: a true instance of which size, or -1."""
+    taken = np.zeros(len(size_true), np.bool_)
+    outcome = np.full(len(truth), -1, np.int8)
     for n in range(len(truth)):
         if height[n] >= limit and truth[n] >= 0 and not taken[truth[n]]:
             taken[truth[n]] = True
-            outcome[n] = truth[n]
+            outcome[n] = size_true[truth[n]]
     return outcome
 
 
 @njit(cache=True, nogil=True)
 def _average(
-    outcome: NDArray[np.int64],
-    size_true: NDArray[np.int8],
+    outcome: NDArray[np.int8],
     size_pred: NDArray[np.int8],
     kind: int,
+    n_true: int,
     recalls: NDArray[np.float64],
 ) -> float:
     """Mean of the enveloped precision over the recalls, in one range of sizes (-1 for all)."""
-    n_true = 0
-    for size in size_true:
-        n_true += kind < 0 or size == kind
     precision = np.empty(n_true)
     hits, misses = 0, 0
     for n in range(len(outcome)):
         if outcome[n] < 0:
             misses += kind < 0 or size_pred[n] == kind
-        elif kind < 0 or size_true[outcome[n]] == kind:
+        elif kind < 0 or outcome[n] == kind:
             # precision only falls between two hits: those at hits are all that count
             precision[hits] = (hits + 1) / (hits + 1 + misses)
             hits += 1
