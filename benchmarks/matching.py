@@ -126,12 +126,18 @@ def checked(n: int) -> float:
     return theirs / ours
 
 
-def measure(n: int, n_blocks: int) -> dict[str, float]:
-    """Seconds of every part on a table of ``n`` objects."""
+def measure(n: int, n_blocks: int) -> tuple[dict[str, int], dict[str, float]]:
+    """How many objects, pairs and rows a table has, and seconds of every part."""
     table = made_table(n, 0)
     seconds: dict[str, float] = {}
     merge_and_compare(table, n_blocks, seconds)
     overlaps = timed(seconds, "graph of overlaps", Overlaps.of, table)
+    counts = {
+        "true": overlaps.n_true,
+        "pred": overlaps.n_pred,
+        "pairs": len(overlaps.rows),
+        "rows": len(table.voxels),
+    }
     for criterion in CRITERIA:
         name = f"matching, {criterion}, {len(THRESHOLDS)} thresholds"
         timed(seconds, name, matching, overlaps, THRESHOLDS, criterion)
@@ -141,7 +147,7 @@ def measure(n: int, n_blocks: int) -> dict[str, float]:
     timed(seconds, "found, fused, split, missed", outcomes, overlaps)
     del overlaps
     timed(seconds, "all scores in one call", summarise, table)
-    return seconds
+    return counts, seconds
 
 
 def merge_and_compare(table: ContingencyTable, n_blocks: int, seconds: dict[str, float]) -> None:
@@ -173,15 +179,11 @@ def main() -> None:
     print("equal to a dense Hungarian matching on 3 small tables, all criteria and thresholds")
     if not options.smoke:
         print(f"(1,000 objects a side: {ratio:,.0f} times as fast)")
-    table = made_table(n, 0)
-    overlaps = Overlaps.of(table)
+    counts, seconds = measure(n, n_blocks)
     print(
-        f"{overlaps.n_true:,} true and {overlaps.n_pred:,} predicted objects, "
-        f"{len(overlaps.rows):,} pairs of them overlap, {len(table.voxels):,} rows"
+        f"{counts['true']:,} true and {counts['pred']:,} predicted objects, "
+        f"{counts['pairs']:,} pairs of them overlap, {counts['rows']:,} rows"
     )
-    counts = {"true": overlaps.n_true, "pred": overlaps.n_pred, "pairs": len(overlaps.rows)}
-    del table, overlaps
-    seconds = measure(n, n_blocks)
     for name, value in seconds.items():
         print(f"| {name:34} | {value:8.2f} s |")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
