@@ -280,7 +280,7 @@ def test_killed_and_given_again(tmp_path):
     paths, out = stored_pair(tmp_path, 12), tmp_path / "scores.json"
     line = [sys.executable, "-m", "cellseg3d_dist", "evaluate", *paths, "-o", str(out)]
     line += ["--block-shape", "2,2,2"]
-    journal = tmp_path / "scores.json.progress" / "journal" / "score-0-0.jsonl"
+    journal = tmp_path / "scores.json.progress" / "journal" / "score.jsonl"
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     began = time.monotonic()
     while not journal.exists() or journal.stat().st_size < 3000:

@@ -176,9 +176,10 @@ def _carry_out(
         for number, (prediction, images, grids) in enumerate(
             zip(order.predictions, order.images, cuts, strict=True)
         ):
-            totals = _count(production, f"score-{number}", images, grids)
+            of = f"-{number + 1}" if len(cuts) > 1 else ""
+            totals = _count(production, f"score{of}", images, grids)
             if order.points is None:
-                inside = _count_in_boxes(production, f"boxes-{number}", images, grids, totals)
+                inside = _count_in_boxes(production, f"boxes{of}", images, grids, totals)
                 sure = order.confidences[number] if order.confidences else None
                 found.append(scored(prediction, images, totals, config, inside, sure))
             else:
@@ -240,7 +241,8 @@ def _count(
     for first in range(0, len(images), TOGETHER):
         part = slice(first, first + TOGETHER)
         pairs = tuple(one.pair for one in images[part])
-        stage = Score(pairs, tuple(grids[part]), production.folder.work, f"{name}-{first}")
+        own = f"{name}-from-{first + 1}" if len(images) > TOGETHER else name
+        stage = Score(pairs, tuple(grids[part]), production.folder.work, own)
         found += stage.totals(production.run(stage, stage.blocks))
     return found
 
@@ -258,7 +260,8 @@ def _count_in_boxes(
         if total.boxes is None:
             found.append(None)
             continue
-        work, own = production.folder.work, f"{name}-{number}"
+        own = f"{name}-of-{number + 1}" if len(images) > 1 else name
+        work = production.folder.work
         stage, blocks = InBoxes.prepared(one.pair, grid, total, work, own)
         found.append(stage.total(production.run(stage, blocks), len(total.boxes.labels)))
     return found
