@@ -28,6 +28,7 @@ from cellseg3d_dist.metrics.coverage import coverage
 from cellseg3d_dist.metrics.outcomes import outcomes
 from cellseg3d_dist.metrics.overlaps import CRITERIA, Criterion, Overlaps
 from cellseg3d_dist.metrics.partition import partition_scores
+from cellseg3d_dist.metrics.points import match_points
 from cellseg3d_dist.metrics.precision import average_precision
 from cellseg3d_dist.metrics.scores import THRESHOLDS, matching
 from cellseg3d_dist.metrics.summary import summarise
@@ -72,6 +73,15 @@ def made_table(n: int, seed: int) -> ContingencyTable:
     pred = names[1 + np.concatenate(columns)].astype(np.uint64)
     voxels = np.maximum(1, np.concatenate(shared)).astype(np.int64)
     return ContingencyTable.merge([ContingencyTable(true, pred, voxels)] * 2)
+
+
+def made_points(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points 10 um apart on average, and found ones 2 um off, a few missed or made up."""
+    rng = np.random.default_rng(0)
+    side = 10 * n ** (1 / 3)
+    true = rng.random((n, 3)) * side
+    found = (true + rng.normal(0, 2, (n, 3)))[rng.random(n) < 0.95]
+    return true, np.concatenate([found, rng.random((n // 20, 3)) * side])
 
 
 def share(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -147,6 +157,8 @@ def measure(n: int, n_blocks: int) -> tuple[dict[str, int], dict[str, float]]:
     timed(seconds, "found, fused, split, missed", outcomes, overlaps)
     del overlaps
     timed(seconds, "all scores in one call", summarise, table)
+    true, found = made_points(n // 10)
+    timed(seconds, f"{n // 10} points within 5 um", match_points, true, found, 5.0)
     return counts, seconds
 
 
