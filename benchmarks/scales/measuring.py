@@ -79,7 +79,7 @@ def measure(folder: Path, out: Path, how: How) -> dict[str, Any]:
         filled = how.command.replace("{image}", shlex.quote(str(image)))
         filled = filled.replace("{out}", shlex.quote(str(out)))
         watched, labels = watch(filled), _written(out)
-        program = {"name": how.command.split()[0], "command": how.command}
+        program = {"name": Path(how.command.split()[0]).name, "command": how.command}
     return {
         "machine": about,
         "program": program,

@@ -185,7 +185,9 @@ def fit(*runs: str | Path | RunRecord) -> CostModel:
     found = [record for run in runs for record in _records(run)]
     records = tuple(sorted(found, key=lambda record: record.voxels))
     check_alike(records)
-    alone = [(record,) for record in records] if len(records) > 1 else []
+    # a run that is much smaller tells constants; of rates it knows little alone
+    telling = [record for record in records if DIFFERENT * record.voxels >= records[-1].voxels]
+    alone = [(record,) for record in telling] if len(records) > 1 else []
     others = [_rates(some, idle) for some in [records, *alone] for idle in ("constant", "rate")]
     return CostModel(records, _rates(records, "rate"), tuple(others))
 
