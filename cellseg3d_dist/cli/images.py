@@ -89,6 +89,8 @@ def phantom(
             progress=progress,
             **more,
         )
+    if not made.n_cells:
+        typer.echo(f"the tissue in {shape} voxels has no room for a cell: use a larger --shape")
     typer.echo(f"{made.n_cells} cells\n{made.image}\n{made.labels}")
 
 
