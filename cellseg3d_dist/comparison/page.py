@@ -21,7 +21,8 @@ _SHARPER = 2
 
 def figures_and_page(comparison: Comparison) -> tuple[dict[str, bytes], str]:
     """Figures as PNG and SVG, by file name, and the page as HTML."""
-    figures, shown = {}, []
+    figures: dict[str, bytes] = {}
+    shown = []
     for plot in draw(comparison.basis, words.captions(comparison.basis)):
         plot.figure.set_dpi(_SHARPER * DPI)
         image = png(plot.figure)
