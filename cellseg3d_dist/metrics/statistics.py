@@ -201,7 +201,7 @@ def cliffs_delta(first: ArrayLike, second: ArrayLike) -> float:
     """P(a > b) - P(a < b) over all pairs of a value of each group.
 
     >>> cliffs_delta([1, 2, 3], [0, 2, 0])
-    0.7777777777777778
+    0.6666666666666666
     """
     a, b = np.asarray(first, np.float64), np.sort(np.asarray(second, np.float64))
     below, up_to = np.searchsorted(b, a, "left"), np.searchsorted(b, a, "right")
