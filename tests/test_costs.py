@@ -32,17 +32,17 @@ def planned(shape, block_shape=(128, 128, 128), workers=2):
 
 def run_of(plan, stages=STAGES, share=0.5, per_block=0.0, driver=(0.5, 2e-6)):
     """What a machine of known rates would note of a planned run."""
-    halos = halos_of([vars(stage) for stage in plan.stages], plan.block_shape)
+    halos = halos_of([vars(stage) for stage in plan.stages])
     voxels, n, records = math.prod(plan.shape), plan.workers, []
-    for name, (warm, per_voxel, start, overhead) in stages.items():
+    for name, (warm, per_work, start, overhead) in stages.items():
         part = share if name == "label" else 1.0
         work = voxels * part * work_share(name, plan.shape, plan.block_shape, halos)
         blocks = round(plan.n_blocks * part)
-        usual = (per_block * blocks + per_voxel * work) / blocks
+        usual = (per_block * blocks + per_work * work) / blocks
         busy = usual * blocks + warm * n
         records.append(
             StageRecord(
-                name, 1, blocks, round(voxels * part), work,
+                name, 1, blocks, round(voxels * part),
                 start + overhead * ideal(busy, blocks, n), busy, n, n * (warm + usual),
             )
         )  # fmt: skip
@@ -56,7 +56,7 @@ def run_of(plan, stages=STAGES, share=0.5, per_block=0.0, driver=(0.5, 2e-6)):
     }
     return RunRecord(
         name="run", version="1", deciding={"model": "intensity"}, shape=plan.shape,
-        block_shape=plan.block_shape, workers=n, stages=tuple(records), steps=steps,
+        block_shape=plan.block_shape, workers=n, halos=halos, stages=tuple(records), steps=steps,
         seconds=sum(r.seconds for r in records) + sum(steps.values()), cells=round(cells),
         fragments=round(cells * pieces), worker_bytes=int(0.8 * plan.peak.n_bytes),
         projected_bytes=plan.peak.n_bytes, driver_bytes=2 * 2**30,
@@ -78,15 +78,15 @@ low, rate = st.floats(0, 1), st.floats(1, 10)
 def test_rates_are_recovered_and_a_larger_run_is_predicted(factors, workers, share):
     a, b, c, d = factors
     stages = {
-        name: (a * warm, b * per_voxel, c * start, 1 + d * (overhead - 1))
-        for name, (warm, per_voxel, start, overhead) in STAGES.items()
+        name: (a * warm, b * per_work, c * start, 1 + d * (overhead - 1))
+        for name, (warm, per_work, start, overhead) in STAGES.items()
     }
     plans = [planned(shape, workers=2) for shape in (SMALL, MIDDLE)]
     model = fit(*(run_of(plan, stages, share) for plan in plans))
     for rates in model.rates.stages:
-        warm, per_voxel, start, overhead = stages[rates.stage]
+        warm, per_work, start, overhead = stages[rates.stage]
         assert rates.warm == pytest.approx(warm)
-        assert rates.per_voxel == pytest.approx(per_voxel)
+        assert rates.per_work == pytest.approx(per_work)
         assert rates.start == pytest.approx(start, rel=1e-3, abs=1e-6)
         assert rates.overhead == pytest.approx(overhead, rel=1e-4)
     large = planned(LARGE, workers=workers)
@@ -209,6 +209,24 @@ def test_levels_and_rounds_are_one_family():
     assert [family(name) for name in names] == [
         "pyramid", "pyramid", "exchange", "survey-foreground", "label"
     ]  # fmt: skip
+
+
+def test_patches_are_those_of_all_blocks():
+    from cellseg3d_dist.networks.predictor import Tiling
+    from cellseg3d_dist.networks.weights import load_model
+
+    shape, block_shape, size = (70, 90, 200), (64, 32, 64), (2.0, 1.0, 1.0)
+    plan = estimate(shape=shape, voxel_size=size, block_shape=block_shape).plan
+    tiling = Tiling.from_card(load_model("nuclei-wnet3d").card, shape, size)
+    regions = [block.write_region for block in BlockGrid(shape, block_shape).blocks()]
+    wanted = [tiling.network_region(region) for region in regions]
+    assert plan.patches == sum(tiling.lattice.patches_of(region) for region in wanted)
+    run = replace(
+        run_of(planned(SMALL)), patches=500, stages=(StageRecord("predict", 1, 8, 10**6, 99, 198),)
+    )
+    (stage,) = fit(run).rates.stages
+    patches = 500 * 10**6 / math.prod(SMALL)
+    assert stage.per_work * patches == pytest.approx(198)
 
 
 # a real run

@@ -1,8 +1,9 @@
 """Rates of a machine, fitted to finished runs.
 
-Of each family of stages, with N workers, of ``blocks`` that read ``work`` voxels::
+Of each family of stages, with N workers, of ``blocks`` that read ``work`` voxels (of a
+network: patches)::
 
-    busy = warm * N * starts + per_block * blocks + per_voxel * work
+    busy = warm * N * starts + per_block * blocks + per_work * work
     wall = start * starts + overhead * (busy / N + (1 - 1 / N) * busy / blocks / 2)
 
 The second term of ``wall`` is the end of a stage, when some workers have no block left (list
@@ -20,6 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +57,7 @@ class StageRates:
     stage: str
     warm: float
     per_block: float
-    per_voxel: float
+    per_work: float
     start: float
     overhead: float
     share_voxels: float
@@ -65,7 +67,7 @@ class StageRates:
     def busy_seconds(self, blocks: float, work: float, workers: int) -> float:
         """Of all workers together."""
         warm = self.warm * min(workers, blocks) * self.starts
-        return warm + self.per_block * blocks + self.per_voxel * work
+        return warm + self.per_block * blocks + self.per_work * work
 
     def seconds(self, blocks: float, work: float, workers: int) -> float:
         """From the begin of the stages to their end."""
@@ -188,8 +190,9 @@ def fit(*runs: str | Path | RunRecord) -> CostModel:
     # a run that is much smaller tells constants; of rates it knows little alone
     telling = [record for record in records if DIFFERENT * record.voxels >= records[-1].voxels]
     alone = [(record,) for record in telling] if len(records) > 1 else []
-    others = [_rates(some, idle) for some in [records, *alone] for idle in ("constant", "rate")]
-    return CostModel(records, _rates(records, "rate"), tuple(others))
+    ways = [(some, idle) for some in [records, *alone] for idle in ("constant", "rate")]
+    others = tuple(_rates(some, idle) for some, idle in ways)
+    return CostModel(records, _rates(records, "rate"), others)
 
 
 def _records(run: str | Path | RunRecord) -> Iterable[RunRecord]:
@@ -222,11 +225,12 @@ def _stage_rates(name: str, records: Sequence[RunRecord], idle: str) -> StageRat
         return None
     warm = _warm([stage for _, stage in runs])
     blocks = [float(stage.blocks) for _, stage in runs]
-    work = [stage.work for _, stage in runs]
+    work = [run.work(name) for run, _ in runs]
     steady = [max(0.0, stage.busy_seconds - warm * stage.first_blocks) for _, stage in runs]
-    per_block, per_voxel = 0.0, sum(steady) / sum(work)
-    if _differ([w / b for w, b in zip(work, blocks, strict=True)]):
-        per_block, per_voxel = _fitted([blocks, work], steady)
+    per_block, per_work = 0.0, sum(steady) / sum(work)
+    # blocks of one shape are smaller in a small volume, but tell too little
+    if _differ([float(prod(run.block_shape)) for run, _ in runs]):
+        per_block, per_work = _fitted([blocks, work], steady)
     walls = [stage.seconds for _, stage in runs]
     ideals = [ideal(stage.busy_seconds, stage.blocks, run.workers) for run, stage in runs]
     starts = [float(stage.starts) for _, stage in runs]
@@ -243,7 +247,7 @@ def _stage_rates(name: str, records: Sequence[RunRecord], idle: str) -> StageRat
         stage=name,
         warm=warm,
         per_block=per_block,
-        per_voxel=per_voxel,
+        per_work=per_work,
         start=start,
         overhead=overhead,
         share_voxels=sum(stage.voxels for _, stage in runs) / max(volume, 1),

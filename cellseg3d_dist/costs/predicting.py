@@ -13,7 +13,7 @@ from math import prod
 
 from cellseg3d_dist.costs.fitting import CostModel, Rates, StageRates, grown, numbers_of
 from cellseg3d_dist.costs.predicted import Cost, Range, StageCost
-from cellseg3d_dist.costs.records import WHOLE_VOLUME, RunRecord, halos_of, work_share
+from cellseg3d_dist.costs.records import PREDICT, WHOLE_VOLUME, RunRecord, halos_of, work_share
 from cellseg3d_dist.costs.work import cut_share
 from cellseg3d_dist.engine.cell_tables import TABLE_ROWS
 from cellseg3d_dist.engine.merge import MOST_FRAGMENTS
@@ -54,13 +54,15 @@ class _Target:
         return self.with_scores or stage not in ("score", "scores")
 
     def amount(self, rates: StageRates) -> tuple[float, float, float]:
-        """Blocks, voxels and voxels read of a stage."""
+        """Blocks, voxels, and voxels read or patches of a stage."""
         scale = 1.0 if rates.stage in WHOLE_VOLUME else self.scale
         share = rates.share_voxels * scale
         if rates.stage not in ("pyramid", "exchange"):
             share = min(1.0, share)
         voxels = self.voxels * share
         blocks = self.plan.n_blocks * rates.share_blocks * scale
+        if rates.stage == PREDICT:
+            return max(1.0, blocks), voxels, self.plan.patches * share
         read = work_share(rates.stage, self.plan.shape, self.plan.block_shape, self.halos)
         return max(1.0, blocks), voxels, voxels * read
 
@@ -135,11 +137,7 @@ def _target(
     pieces = (run.fragments / max(run.cells, 1) - 1) / cut if cut else 0.0
     more = pieces if cut else 0.0
     fragments = cells * (1 + max(0.0, more) * cut_share(plan.block_shape, plan.shape))
-    stages = [
-        {"stage": stage.stage, "halo": stage.halo, "read_region": stage.read_region}
-        for stage in plan.stages
-    ]
-    halos = halos_of(stages, plan.block_shape)
+    halos = halos_of([vars(stage) for stage in plan.stages])
     return _Target(plan, workers, halos, scale, cells, fragments, with_scores)
 
 

@@ -18,6 +18,8 @@ from cellseg3d_dist.grid import BlockGrid, Triple
 WHOLE_VOLUME = ("survey", "survey-prepared", "percentiles", "percentiles-prepared", "clahe",
                 "predict", "check-prediction", "survey-foreground", "threshold", "score",
                 "convert")  # fmt: skip
+#: The stage that runs the network.
+PREDICT = "predict"
 #: Stages whose grid is not that of the blocks.
 OTHER_GRIDS = ("pyramid", "convert")
 
@@ -33,8 +35,6 @@ class StageRecord:
         Stages.
     blocks, voxels : int
         Done, and in their write regions.
-    work : float
-        Voxels that they read, halos included.
     seconds, busy_seconds : float
         Of the stages, and of their blocks on all workers.
     first_blocks, first_seconds
@@ -47,7 +47,6 @@ class StageRecord:
     starts: int
     blocks: int
     voxels: int
-    work: float
     seconds: float
     busy_seconds: float
     first_blocks: int = 0
@@ -68,6 +67,8 @@ class RunRecord:
         The configuration that decides its labels.
     shape, block_shape : (int, int, int)
     workers : int
+    halos : dict
+        Voxels that a stage reads beyond a block, see :func:`halos_of`.
     stages : tuple of StageRecord
     steps : dict
         Seconds of what the driver did between stages, and of everything else (``other``).
@@ -80,6 +81,8 @@ class RunRecord:
         Bytes and files of each part of the run folder when all blocks were done.
     memory_limit : int
         Bytes per worker.
+    patches : int
+        Of a network, in all blocks.
     dtype : str
         Of the image; empty if not known.
     """
@@ -90,6 +93,7 @@ class RunRecord:
     shape: Triple
     block_shape: Triple
     workers: int
+    halos: Mapping[str, Triple]
     stages: tuple[StageRecord, ...]
     steps: Mapping[str, float]
     seconds: float
@@ -100,6 +104,7 @@ class RunRecord:
     driver_bytes: int
     disk: Mapping[str, Mapping[str, int]]
     memory_limit: int
+    patches: int = 0
     dtype: str = ""
 
     @property
@@ -122,6 +127,13 @@ class RunRecord:
         """Share of the volume in blocks that were labelled."""
         found = self.by_stage.get("label")
         return 1.0 if found is None else found.voxels / max(self.voxels, 1)
+
+    def work(self, stage: str) -> float:
+        """Voxels that a stage read, halos included; of a network, its patches."""
+        voxels = self.by_stage[stage].voxels
+        if stage == PREDICT:
+            return self.patches * voxels / max(self.voxels, 1)
+        return voxels * work_share(stage, self.shape, self.block_shape, self.halos)
 
     @classmethod
     def of(cls, run: str | Path) -> RunRecord:
@@ -159,6 +171,7 @@ class RunRecord:
         known = {field.name for field in fields(cls)}
         given = {key: value for key, value in content.items() if key in known}
         given |= {key: tuple(given[key]) for key in ("shape", "block_shape")}
+        given["halos"] = {key: _triple(halo) for key, halo in given["halos"].items()}
         stages = tuple(StageRecord(**stage) for stage in given.pop("stages"))
         return cls(stages=stages, **given)
 
@@ -178,8 +191,7 @@ def _status(path: Path) -> dict[str, Any]:
 def _record(name: str, status: dict[str, Any]) -> RunRecord:
     plan, facts = status["plan"], status["facts"]
     shape, block_shape = _triple(plan["shape"]), _triple(plan["block_shape"])
-    halos = halos_of(plan["stages"], block_shape)
-    stages = _stages(status["stages"], shape, block_shape, halos)
+    stages = _stages(status["stages"])
     # a run that only used results of another one does not know what they cost
     if not any(stage.stage == "survey" and stage.blocks for stage in stages):
         raise ValueError("no survey: it was made from an earlier run")
@@ -195,6 +207,7 @@ def _record(name: str, status: dict[str, Any]) -> RunRecord:
         shape=shape,
         block_shape=block_shape,
         workers=int(plan["workers"]),
+        halos=halos_of(plan["stages"]),
         stages=stages,
         steps=steps | {"other": max(0.0, seconds - known)},
         seconds=seconds,
@@ -205,22 +218,14 @@ def _record(name: str, status: dict[str, Any]) -> RunRecord:
         driver_bytes=int(status["driver_peak_rss"]),
         disk={str(key): dict(value) for key, value in status["disk"].items()},
         memory_limit=int(plan["memory_limit"]),
+        patches=int(plan["patches"]),
         dtype=str(status.get("dtype", "")),
     )
 
 
-def halos_of(stages: list[dict[str, Any]], block_shape: Triple) -> dict[str, Triple]:
-    """Halo of each planned stage; a network's is what it reads more than its block."""
-    found = {}
-    for stage in stages:
-        z, y, x = stage["halo"]
-        if stage["stage"] == "predict":
-            z, y, x = (
-                max(0, (read - b) // 2)
-                for read, b in zip(stage["read_region"], block_shape, strict=True)
-            )
-        found[str(stage["stage"])] = (z, y, x)
-    return found
+def halos_of(stages: list[dict[str, Any]]) -> dict[str, Triple]:
+    """Halo of each planned stage."""
+    return {str(stage["stage"]): _triple(stage["halo"]) for stage in stages}
 
 
 def work_share(
@@ -232,24 +237,20 @@ def work_share(
     return read_share(shape, block_shape, halos.get(stage, (0, 0, 0)))
 
 
-def _stages(
-    entries: list[dict[str, Any]], shape: Triple, block_shape: Triple, halos: Mapping[str, Triple]
-) -> tuple[StageRecord, ...]:
+def _stages(entries: list[dict[str, Any]]) -> tuple[StageRecord, ...]:
     """Families of stages; blocks that were done twice, after a resume, count once."""
     found: dict[str, StageRecord] = {}
-    summed = ("starts", "blocks", "voxels", "work", "seconds", "busy_seconds", "first_blocks",
+    summed = ("starts", "blocks", "voxels", "seconds", "busy_seconds", "first_blocks",
               "first_seconds", "written_bytes")  # fmt: skip
     for entry in entries:
         name = family(entry["stage"])
         executed = max(int(entry["executed"]), 1)
         once = min(1.0, int(entry["blocks"]) / executed)
-        voxels = round(entry["voxels"] * once)
         one = StageRecord(
             stage=name,
             starts=1,
             blocks=round(executed * once) if entry["executed"] else 0,
-            voxels=voxels,
-            work=voxels * work_share(name, shape, block_shape, halos),
+            voxels=round(entry["voxels"] * once),
             seconds=entry["seconds"] * once,
             busy_seconds=entry["busy_seconds"] * once,
             first_blocks=int(entry["first_blocks"]),

@@ -73,6 +73,8 @@ class Plan:
         How a network's sparse candidates are chosen, where it has any.
     n_times : int
         Time points that are done so, one after the other.
+    patches : int
+        That a network takes, those that several blocks need counted in each.
     """
 
     shape: Triple
@@ -90,6 +92,7 @@ class Plan:
     reach: Triple = (0, 0, 0)
     sparse: dict[str, Any] | None = None
     n_times: int = 1
+    patches: int = 0
 
     @property
     def grid(self) -> BlockGrid:
@@ -270,6 +273,7 @@ def _plan_for(
         hours=hours,
         reach=_reach(method, volume, flood_halo, spec),
         sparse=method.sparse,
+        patches=0 if predicting is None else predicting.patches,
     )
 
 
