@@ -21,8 +21,8 @@ class Evaluation:
         One scores document each, as in the file.
     executed : int
         Blocks that were counted for it; 0 where the file was there.
-    seconds : float
-        That counting took.
+    seconds, cpu_seconds : float
+        That counting took, and of processor time of all workers.
     peak_rss : int
         Largest memory of a worker, in bytes.
     """
@@ -30,6 +30,7 @@ class Evaluation:
     predictions: tuple[Mapping[str, Any], ...]
     executed: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_rss: int = 0
 
     def to_dict(self) -> dict[str, Any]:

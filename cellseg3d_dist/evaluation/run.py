@@ -189,6 +189,7 @@ def _carry_out(
             tuple(found),
             executed=sum(stage.executed for stage in stages),
             seconds=sum(stage.seconds for stage in stages),
+            cpu_seconds=sum(stage.cpu_seconds for stage in stages),
             peak_rss=max(stage.peak_rss for stage in stages) if stages else 0,
         )
         if keep:
