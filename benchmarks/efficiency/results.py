@@ -77,10 +77,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
 def show(result: dict[str, Any]) -> None:
     """A table of the summary."""
     print(f"\n{'method':<16}{'labels %':>9}{'pieces':>8}{'cells':>8}{'subsets':>8}"
-          f"{'Dice':>15}{'F1, IoU 0.5':>15}{'mean F1':>15}")  # fmt: skip
+          f"{'Dice':>8}{'':8}{'F1, 0.5':>8}{'':8}{'mean F1':>8}")  # fmt: skip
     for line in result["summary"]:
         figures = "".join(
-            f"{line[key]:>8.3f} " + (f"± {sd:.3f}" if (sd := line[f"{key}_sd"]) else " " * 7)[:6]
+            f"{line[key]:>8.3f}" + (f" ± {sd:.3f}" if (sd := line[f"{key}_sd"]) else "").ljust(8)
             for key in ("dice", "f1_at_0.5", "mean_f1")
         )
         print(f"{line['method']:<16}{line['percent'] or '':>9}{line.get('pieces') or '':>8}"

@@ -87,8 +87,9 @@ def embedseg(folder: Path, title: str, volume: str, tuned: str) -> Found:
     for root in (folder, folder / title):
         for part in ("test", "train", "val"):
             for where in (root / part, root / "download" / part):
-                found = _paired(where / "images", where / "masks")
-                pairs.setdefault(part, found) or pairs[part].extend(found)
+                # download/ may hold the same again
+                if not pairs.get(part):
+                    pairs[part] = _paired(where / "images", where / "masks")
     every = list({p.name: p for part in pairs.values() for p in part}.values())
     if not every:
         raise expected(EMBEDSEG, folder, f"{title} (no images with masks)", **words)

@@ -90,9 +90,9 @@ def prepared(chosen: PaperSet, pair: Pair, options: Options) -> tuple[Array, Arr
     if image.shape != labels.shape:
         raise LayoutError(f"{pair.image} is {image.shape}, but {pair.labels} {labels.shape}.")
     factor = chosen.downsample if options.downsample is None else options.downsample
-    if factor > 1:
-        image, labels = halved(*cropped(image, labels), factor)
-    return image, labels
+    if chosen.downsample > 1:
+        image, labels = cropped(image, labels)
+    return halved(image, labels, factor)
 
 
 def told(chosen: PaperSet, options: Options) -> Size:
@@ -123,26 +123,24 @@ def instances(chosen: PaperSet, found: Found, options: Options) -> dict[str, Any
             [(foreground(image, model, size, options.compat), labels) for image, labels in ready]
         )
         notes.append(f"threshold with the largest Dice on {found.tuned[0].name}: {sought:g}")
+    shown = "trained" if model != options.model else Path(model).stem
     for pair in found.scored:
         image, labels = prepared(chosen, pair, options)
         truths.append(labels)
-        masks = {"Otsu": otsu_mask(image)}
-        border = image.astype(np.float32)
+        ours = {"Otsu": voronoi_otsu(otsu_mask(image), chosen.sigmas)}
         if options.has_network:
-            border = foreground(image, model, size, options.compat)
-            name = Path(model).stem
+            predicted = foreground(image, model, size, options.compat)
             for value in dict.fromkeys((chosen.threshold, sought)):
                 if value is not None:
-                    masks[f"{name} > {value:g}"] = border > value
-        for name, mask in masks.items():
-            cells = voronoi_otsu(mask, chosen.sigmas)
+                    cells = voronoi_otsu(predicted > value, chosen.sigmas)
+                    ours[f"{shown} > {value:g}"] = cells
+            if chosen.clean_up:
+                # all are judged by the network's foreground, Otsu's too
+                for name, cells in list(ours.items()):
+                    ours[f"{name}, cleaned up"] = cleaned_up(cells, predicted, chosen.clean_up)
+            ours[f"{shown}, own cells"] = own_cells(image, model, size, {})
+        for name, cells in ours.items():
             predictions.setdefault(name, []).append(cells)
-            if chosen.clean_up and options.has_network:
-                steps = cleaned_up(cells, border, chosen.clean_up)
-                predictions.setdefault(f"{name}, cleaned up", []).append(steps)
-        if options.has_network:
-            own = own_cells(image, model, size, {})
-            predictions.setdefault(f"{Path(model).stem}, own cells", []).append(own)
     rows = []
     flat = [planes_apart(labels) for labels in truths]
     for name, found_cells in predictions.items():
