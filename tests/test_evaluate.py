@@ -38,7 +38,7 @@ from cellseg3d_dist.metrics.datasets import summarise_images
 from cellseg3d_dist.metrics.points import match_points
 from cellseg3d_dist.metrics.precision import Confidences
 from cellseg3d_dist.metrics.summary import summarise
-from cellseg3d_dist.volumes import open_volume
+from cellseg3d_dist.volumes import create_image, open_volume
 
 
 def plain(true, pred, **more):
@@ -338,6 +338,25 @@ def test_levels(tmp_path):
         evaluate(image, half, level=1)
     with pytest.raises(ConfigError, match=r"shape \(16, 32, 32\).*\(16, 16, 16\)"):
         evaluate(image, half)
+
+
+def test_a_prediction_at_a_level_of_its_own(tmp_path):
+    true, _ = labels_pair(16, shape=(64, 64, 64))
+    stored = create_image(
+        tmp_path / "true.zarr", shape=true.shape, dtype=true.dtype, block_shape=(32, 32, 32),
+        voxel_size=(1, 1, 1), n_levels=2, kind="labels",
+    )  # fmt: skip
+    for block in stored.levels[0].grid.blocks():
+        stored.levels[0].write(block.write_region, true[block.write_region.slices])
+    for block in stored.levels[1].grid.blocks():
+        stored.write_level_block(1, block.write_region)
+    coarse = open_volume(tmp_path / "true.zarr", level=1)
+    half = coarse.read(Region.whole(coarse.shape))
+    path = store(tmp_path / "half.zarr", half, coarse.voxel_size)
+    assert found(tmp_path / "true.zarr", path, level=1) == plain(half, half)
+    # both have the level
+    both = evaluate(tmp_path / "true.zarr", tmp_path / "true.zarr", level=1)
+    assert both["voxels"] == half.size
 
 
 def test_labels_of_a_region_fit_that_region(tmp_path):
