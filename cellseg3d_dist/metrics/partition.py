@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from cellseg3d_dist.metrics.contingency import ContingencyTable, ranked, summed
@@ -45,8 +46,8 @@ def partition_scores(table: ContingencyTable) -> Partition:
     ids_pred, column = ranked(table.labels_pred)
     inside = table.labels_true > 0
     shared = table.voxels[inside]
-    split = _conditional_entropy(table.voxels, summed(row, table.voxels, len(ids_true))[row])
-    merge = _conditional_entropy(table.voxels, summed(column, table.voxels, len(ids_pred))[column])
+    split = _conditional_entropy(table.voxels, row, summed(row, table.voxels, len(ids_true)))
+    merge = _conditional_entropy(table.voxels, column, summed(column, table.voxels, len(ids_pred)))
     joined = _joined(shared)
     joined_true = _joined(summed(row[inside], shared, len(ids_true)))
     joined_pred = _joined(summed(column[inside], shared, len(ids_pred)))
@@ -61,15 +62,21 @@ def partition_scores(table: ContingencyTable) -> Partition:
     )
 
 
-def _conditional_entropy(voxels: NDArray[np.int64], given: NDArray[np.int64]) -> float:
-    """Bits still unknown of the pair of a voxel where one side of it is known.
-
-    ``given`` is the size of the known side's segment, for each pair.
-    """
-    if not len(voxels):
-        return 0.0
-    # log of the ratio, not the difference of logs, so that 0 stays exactly 0
-    return float((voxels * np.log2(given / voxels)).sum()) / int(voxels.sum())
+@njit(cache=True, nogil=True)
+def _conditional_entropy(
+    voxels: NDArray[np.int64], index: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> float:
+    """Bits still unknown of the pair of a voxel where the segment on one side is known."""
+    n_voxels, bits, lost = 0, 0.0, 0.0
+    for n in range(len(voxels)):
+        n_voxels += voxels[n]
+        # log of the ratio, not the difference of logs, so that 0 stays exactly 0; what a
+        # sum of many terms rounds off is carried along (Kahan 1965)
+        term = voxels[n] * np.log2(sizes[index[n]] / voxels[n]) - lost
+        total = bits + term
+        lost = (total - bits) - term
+        bits = total
+    return bits / n_voxels if n_voxels else 0.0
 
 
 def _joined(sizes: NDArray[np.int64]) -> float:
