@@ -41,7 +41,7 @@ from cellseg3d_dist.engine.records import digest
 from cellseg3d_dist.engine.stages import clean_up as stages
 from cellseg3d_dist.engine.stages.clean_up import Records
 from cellseg3d_dist.engine.tables import TableWriter, save_table, table
-from cellseg3d_dist.grid import Selection, Triple, ceil_div
+from cellseg3d_dist.grid import BlockGrid, Selection, Triple, ceil_div
 from cellseg3d_dist.instances.clean_up.chain import STORED_ONE, reshaping
 from cellseg3d_dist.instances.clean_up.filtering import (
     faces_across,
@@ -135,14 +135,13 @@ def _after(step: Step, cells: Cells, at: _At) -> Cells:
 @_after.register(Smooth)
 def _reshaped(step: Closing | Smooth, cells: Cells, at: _At) -> Cells:
     job, halo = at.job, reshaping(step, at.job.image.volume.voxel_size).halo
-    selection = _reached(cells.blocks, halo).without(list(job.runner.failed))
+    selection = _reached(job.grid, cells.blocks, halo).without(list(job.runner.failed))
     stage = stages.Reshape(cells.stored, at.stage(step.name), at.fragments, job.image, step)
     return _renamed(cells, at, selection.only(_done(job, stage, selection)))
 
 
-def _reached(blocks: Selection, halo: Triple) -> Selection:
+def _reached(grid: BlockGrid, blocks: Selection, halo: Triple) -> Selection:
     """Blocks with a voxel within a halo of some blocks."""
-    grid = blocks.grid
     there = np.zeros(grid.n_blocks, np.bool_)
     there[blocks.numbers] = True
     sides = [2 * ceil_div(h, b) + 1 for h, b in zip(halo, grid.block_shape, strict=True)]
@@ -156,7 +155,7 @@ def _reached(blocks: Selection, halo: Triple) -> Selection:
 def _(step: FillHoles, cells: Cells, at: _At) -> Cells:
     job, holes = at.job, Fragments(at.folder / "holes", at.job.grid)
     records, name = Records(at.folder / "owners"), at.stage("hole-contacts")
-    outside = _outside(cells.blocks)
+    outside = _outside(job.grid, cells.blocks)
     while True:
         selection = Selection(job.grid, np.flatnonzero(~outside))
         key = digest(outside)
@@ -181,11 +180,11 @@ def _(step: FillHoles, cells: Cells, at: _At) -> Cells:
     return replace(filled, notes={"holes": n_filled})
 
 
-def _outside(blocks: Selection) -> npt.NDArray[np.bool_]:
+def _outside(grid: BlockGrid, blocks: Selection) -> npt.NDArray[np.bool_]:
     """Blocks that are background all over, connected to the volume's faces by such blocks."""
-    empty = np.ones(blocks.grid.n_blocks, np.bool_)
+    empty = np.ones(grid.n_blocks, np.bool_)
     empty[blocks.numbers] = False
-    labels, _ = components(empty.reshape(blocks.grid.n_blocks_per_axis), 6)
+    labels, _ = components(empty.reshape(grid.n_blocks_per_axis), 6)
     return np.isin(labels, labels_on_faces(labels, faces_across("zyx"))).reshape(-1)
 
 
