@@ -24,7 +24,7 @@ from cellseg3d_dist.grid import Triple
 #: Blocks a second that a driver sends off and notes; 655 were measured.
 DISPATCHED = 600.0
 #: What repeats of one run on one machine differ by, either way.
-REPEATS = 0.1
+REPEATS = 0.2
 #: Bytes the driver holds of a fragment while it merges, of a block, and of a cell while it
 #: writes the table, part after part.
 FRAGMENT_BYTES, BLOCK_BYTES, CELL_BYTES = 27, 2048, 450
@@ -208,7 +208,7 @@ def _disk(run: RunRecord, target: _Target) -> tuple[Range, Range, int]:
             kept += factor * size["bytes"]
         many = size["files"] > 1 and name in _GROWS
         files += size["files"] * (blocks * target.scale if many else 1.0)
-    spread = 1 + 2 * REPEATS
+    spread = 1 + REPEATS
     stays = Range(kept / spread, kept, kept * spread)
     return stays, Range((kept + work) / spread, kept + work, (kept + work) * spread), round(files)
 

@@ -218,7 +218,7 @@ def _record(name: str, status: dict[str, Any]) -> RunRecord:
         driver_bytes=int(status["driver_peak_rss"]),
         disk={str(key): dict(value) for key, value in status["disk"].items()},
         memory_limit=int(plan["memory_limit"]),
-        patches=int(plan["patches"]),
+        patches=int(plan["patches"] if any(s.stage == PREDICT for s in stages) else 0),
         dtype=str(status.get("dtype", "")),
     )
 
