@@ -30,11 +30,34 @@ def print_measured(measured: dict[str, Any]) -> None:
         f"{shape} voxels, {volume['dtype']}, {volume['cells']:,} cells; "
         f"{measured['workers']} workers, blocks of {program.get('block_shape', '?')}"
     )
+    if "stages" in program:
+        _print_stages(program)
+    rate = measured["voxels_per_second"] / 1e6
+    print(f"  {'all':<18} {'':>7} {measured['seconds']:>8.1f} {rate:>9.1f}")
+    print(f"  all processes together {memory['all_peak'] / GIB:.2f} GiB at most")
+    if "projected" in program:
+        projected, limit = program["projected"] / GIB, program["limit"] / GIB
+        early, late = (memory[key] / GIB for key in ("driver_early", "driver_late"))
+        print(
+            f"  worker peak {memory['worker_peak'] / GIB:.2f} GiB, projected {projected:.2f}, "
+            f"limit {limit:.2f}"
+        )
+        print(
+            f"  driver and scheduler {early:.2f} GiB in the second tenth of the run, {late:.2f} "
+            f"in the last, peak {memory['driver_peak'] / GIB:.2f}"
+        )
+    at_most = sum(part["bytes"] for part in program.get("disk", {}).values())
+    most = f", {at_most / 1e6:.1f} MB before work was removed" if at_most else ""
+    print(f"  left on disk {written['bytes'] / 1e6:.1f} MB in {written['files']} files{most}")
+    _print_scores(measured)
+
+
+def _print_stages(program: dict[str, Any]) -> None:
     print(
         f"  {'stage':<18} {'blocks':>7} {'s':>8} {'Mvoxel/s':>9} {'busy s':>8} {'CPU s':>8} "
         f"{'GB read':>8} {'GB written':>11} {'worker GiB':>11}"
     )
-    for stage in program.get("stages", []):
+    for stage in program["stages"]:
         took = max(stage["seconds"], 1e-9)
         print(
             f"  {stage['stage']:<18} {stage['blocks']:>7} {took:>8.1f} "
@@ -42,23 +65,9 @@ def print_measured(measured: dict[str, Any]) -> None:
             f"{stage['cpu_seconds']:>8.1f} {stage['read_bytes'] / 1e9:>8.2f} "
             f"{stage['written_bytes'] / 1e9:>11.3f} {stage['peak_rss'] / GIB:>11.2f}"
         )
-    for step, seconds in program.get("steps", {}).items():
+    for step, seconds in program["steps"].items():
         if seconds >= 0.05:
             print(f"  {step:<18} {'driver':>7} {seconds:>8.1f}")
-    rate = measured["voxels_per_second"] / 1e6
-    print(f"  {'all':<18} {'':>7} {measured['seconds']:>8.1f} {rate:>9.1f}")
-    limits = ""
-    if "projected" in program:
-        limits = f", projected {program['projected'] / GIB:.2f}, limit {program['limit'] / GIB:.2f}"
-    print(f"  worker peak {memory['worker_peak'] / GIB:.2f} GiB{limits}; all processes together "
-          f"{memory['all_peak'] / GIB:.2f}")  # fmt: skip
-    early, late = (memory[key] / GIB for key in ("driver_early", "driver_late"))
-    print(f"  driver and scheduler {early:.2f} GiB in the second tenth of the run, {late:.2f} in "
-          f"the last, peak {memory['driver_peak'] / GIB:.2f}")  # fmt: skip
-    at_most = sum(part["bytes"] for part in program.get("disk", {}).values())
-    most = f", {at_most / 1e6:.1f} MB before work was removed" if at_most else ""
-    print(f"  left on disk {written['bytes'] / 1e6:.1f} MB in {written['files']} files{most}")
-    _print_scores(measured)
 
 
 def _print_scores(measured: dict[str, Any]) -> None:
