@@ -220,7 +220,7 @@ def plan(
     image: Annotated[
         str | None,
         typer.Argument(
-            metavar="[IMAGE]",
+            metavar="IMAGE",
             help="OME-Zarr, Zarr array or TIFF; path or URL.",
             show_default=False,
         ),
