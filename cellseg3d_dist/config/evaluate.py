@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic import field_validator as validates
@@ -11,16 +10,15 @@ from pydantic import field_validator as validates
 from cellseg3d_dist.config.values import (
     A_COUNT,
     A_LENGTH,
+    BlockText,
     BytesText,
-    Floats,
-    FloatsText,
     LengthText,
     RegionText,
-    Triplet,
+    SizeText,
     option,
     plain,
 )
-from cellseg3d_dist.grid import Region, Triple
+from cellseg3d_dist.grid import Region
 
 
 def _listed(value: object) -> object:
@@ -47,11 +45,11 @@ class EvaluateConfig(BaseModel):
     boxes: tuple[RegionText, ...] = option(f"boxes, each {A_BOX}", ())
     distance: LengthText | None = option(A_LENGTH)
     first_voxel: int = option("0 or 1", 0, ge=0, le=1)
-    voxel_size: FloatsText = option("three numbers above 0, z,y,x in micrometres, such as 5,1,1")
+    voxel_size: SizeText = option("three numbers above 0, z,y,x in micrometres, such as 5,1,1")
     level: int = option(A_COUNT, 0, ge=0)
     time: int | None = option(A_COUNT, ge=0)
 
-    block_shape: Triplet | None = option(
+    block_shape: BlockText | None = option(
         "three whole numbers of at least 1, z,y,x in voxels, such as 128,128,128"
     )
     workers: int | None = option("a whole number of processes from 1 to 4096", ge=1, le=4096)
@@ -72,28 +70,6 @@ class EvaluateConfig(BaseModel):
         if not value:
             raise ValueError("none")
         return tuple(dict.fromkeys(value))
-
-    @validates("voxel_size")
-    @classmethod
-    def _positive_size(cls, value: Floats | None) -> Floats | None:
-        if value is not None and not all(math.isfinite(v) and v > 0 for v in value):
-            raise ValueError("not positive")
-        return value
-
-    @validates("block_shape")
-    @classmethod
-    def _positive_block(cls, value: Triple | None) -> Triple | None:
-        if value is not None and min(value) < 1:
-            raise ValueError("not positive")
-        return value
-
-    @validates("region", "boxes")
-    @classmethod
-    def _ordered(cls, value: Any) -> Any:
-        for box in [value] if value and isinstance(value[0][0], int) else value or ():
-            if not all(0 <= a < b for a, b in box):
-                raise ValueError("not ordered")
-        return value
 
     @property
     def region_box(self) -> Region | None:

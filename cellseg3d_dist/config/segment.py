@@ -20,17 +20,16 @@ from cellseg3d_dist.config.values import (
     A_COUNT,
     A_LENGTH,
     A_VOLUME,
+    BlockText,
     BytesText,
     Connectivity,
-    Floats,
-    FloatsText,
     LabellerName,
     Length,
     LengthText,
     PairsText,
     RegionText,
+    SizeText,
     TimesText,
-    Triplet,
     ValuesText,
     Version,
     VolumeText,
@@ -38,7 +37,7 @@ from cellseg3d_dist.config.values import (
     plain,
 )
 from cellseg3d_dist.errors import ConfigError
-from cellseg3d_dist.grid import Region, Triple
+from cellseg3d_dist.grid import Region
 from cellseg3d_dist.paths import absolute_path
 
 #: The bundled network that was trained without labels.
@@ -85,7 +84,7 @@ class SegmentConfig(BaseModel):
     min_volume: VolumeText = option(A_VOLUME)
     max_volume: VolumeText = option(A_VOLUME)
     clean_up: CleanUpText = option("steps such as closing=8,fill-holes,split")
-    voxel_size: FloatsText = option("three numbers above 0, z,y,x in micrometres, such as 5,1,1")
+    voxel_size: SizeText = option("three numbers above 0, z,y,x in micrometres, such as 5,1,1")
     channel: int = option(A_COUNT, 0, ge=0)
     time: TimesText = option("a time point such as 3, several such as 0:5, or all")
     level: int = option(A_COUNT, 0, ge=0)
@@ -96,7 +95,7 @@ class SegmentConfig(BaseModel):
     labels_true: str | None = option("a path or URL")
     earlier_run: str | None = option("a run folder whose prediction is used again")
 
-    block_shape: Triplet | None = option(
+    block_shape: BlockText | None = option(
         "three whole numbers of at least 1, z,y,x in voxels, such as 128,128,128"
     )
     flood_halo: int | None = option("a whole number of voxels from 1 to 4096", ge=1, le=4096)
@@ -128,27 +127,6 @@ class SegmentConfig(BaseModel):
     def _finite(cls, value: float | str | None) -> float | str | None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("not finite")
-        return value
-
-    @validates("voxel_size")
-    @classmethod
-    def _positive_size(cls, value: Floats | None) -> Floats | None:
-        if value is not None and not all(math.isfinite(v) and v > 0 for v in value):
-            raise ValueError("not positive")
-        return value
-
-    @validates("block_shape")
-    @classmethod
-    def _positive_block(cls, value: Triple | None) -> Triple | None:
-        if value is not None and min(value) < 1:
-            raise ValueError("not positive")
-        return value
-
-    @validates("region")
-    @classmethod
-    def _ordered(cls, value: Any) -> Any:
-        if value is not None and not all(0 <= a < b for a, b in value):
-            raise ValueError("not ordered")
         return value
 
     @property

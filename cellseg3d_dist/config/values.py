@@ -10,7 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from cellseg3d_dist.grid import Triple
+
 Floats = tuple[float, float, float]
+Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 #: Labellers that come with this package; their programs are installed apart.
 LABELLERS = ("cellpose", "stardist")
 _MICROMETRES = re.compile(r"^\s*([-+.\deE]+?)\s*(um|µm|μm)\s*$")
@@ -157,10 +160,27 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, float) else value
 
 
+def _positive_size(value: Floats | None) -> Floats | None:
+    if value is not None and not all(math.isfinite(v) and v > 0 for v in value):
+        raise ValueError("not positive")
+    return value
+
+
+def _positive_block(value: Triple) -> Triple:
+    if min(value) < 1:
+        raise ValueError("not positive")
+    return value
+
+
+def _ordered(value: Bounds) -> Bounds:
+    if not all(0 <= a < b for a, b in value):
+        raise ValueError("not ordered")
+    return value
+
+
 Triplet = Annotated[tuple[int, int, int], BeforeValidator(_three)]
-RegionText = Annotated[
-    tuple[tuple[int, int], tuple[int, int], tuple[int, int]], BeforeValidator(_region)
-]
+BlockText = Annotated[Triplet, AfterValidator(_positive_block)]
+RegionText = Annotated[Bounds, BeforeValidator(_region), AfterValidator(_ordered)]
 LengthText = Annotated[Length, BeforeValidator(_length)]
 VolumeText = Annotated[CellVolume | None, BeforeValidator(_cell_volume)]
 LabellerName = Annotated[str, AfterValidator(_labeller)]
@@ -168,7 +188,7 @@ ValuesText = Annotated[dict[str, int | float | bool | str] | None, BeforeValidat
 TimesText = Annotated[int | str | None, BeforeValidator(_times)]
 PairsText = Annotated[dict[str, float] | None, BeforeValidator(_pairs)]
 BytesText = Annotated[int | None, BeforeValidator(_memory)]
-FloatsText = Annotated[Floats | None, BeforeValidator(_three)]
+SizeText = Annotated[Floats | None, BeforeValidator(_three), AfterValidator(_positive_size)]
 Connectivity = Annotated[Literal[6, 18, 26], BeforeValidator(_whole)]
 Version = Annotated[Literal["0.5", "0.4"], BeforeValidator(_text)]
 
