@@ -88,8 +88,14 @@ def _difference(before: Any, now: Mapping[str, str]) -> str:
     if not isinstance(before, Mapping):
         return "of an unknown evaluation"
     changes = "; ".join(
-        f"{key} was {before.get(key, 'not set')!s:.80} and is {now.get(key, 'not set')!s:.80}"
+        f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}"
         for key in sorted((before.keys() | now.keys()) - {"read"})
         if before.get(key) != now.get(key)
     )
     return changes or "the files have changed since"
+
+
+def _short(value: Any) -> str:
+    """A value as text; of a long one, such as a path, what tells it from others."""
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 120 else f"...{text[-117:]}"
