@@ -234,3 +234,9 @@ def test_module_is_the_command(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path} is not the output of a run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_called_like_a_model_is_not_taken_for_it(cli, image, tmp_path):
+    for name in ("intensity", "nuclei-bcd"):
+        (tmp_path / name).mkdir()
+        cli.does("plan", image, "--model", name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -167,12 +167,16 @@ class SegmentConfig(BaseModel):
         """Whether a labeller finds the instances, not a method of this package."""
         return self.instances is not None and self.instances not in METHODS
 
-    def located(self) -> SegmentConfig:
-        """The same with absolute paths, so that it means the same in any working folder."""
+    def located(self, models: Collection[str]) -> SegmentConfig:
+        """The same with absolute paths, so that it means the same in any working folder.
+
+        ``models`` are names that are no paths, even where there is a file or folder so called.
+        """
         paths = {key: getattr(self, key) for key in ("image", "mask", "labels_true", "earlier_run")}
         for key in ("scheduler", "model"):
-            if getattr(self, key) and Path(getattr(self, key)).exists():
-                paths[key] = getattr(self, key)
+            given = getattr(self, key)
+            if given and given not in models and Path(given).exists():
+                paths[key] = given
         changed = {
             key: str(absolute_path(path))
             for key, path in paths.items()

@@ -316,6 +316,11 @@ def bundled() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in BUNDLED.glob("*.safetensors")))
 
 
+def known() -> tuple[str, ...]:
+    """Names that ``--model`` takes, whatever files of these names there are."""
+    return ("intensity", *bundled())
+
+
 def resolve(name: str | Path) -> Located:
     """Files that a name stands for.
 
@@ -372,9 +377,8 @@ def _pair(weights: Path) -> Located:
 
 
 def _unknown(text: str) -> WeightsError:
-    known = ["intensity", *bundled()]
-    near = difflib.get_close_matches(text, known, len(known), 0.5)
-    names = [*near, *(name for name in known if name not in near)]
+    near = difflib.get_close_matches(text, known(), len(known()), 0.5)
+    names = [*near, *(name for name in known() if name not in near)]
     hint = f"Did you mean {near[0]}? " if near else ""
     shown = re.sub(r"\s+", " ", text)[:120]
     return WeightsError(

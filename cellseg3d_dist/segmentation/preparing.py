@@ -25,6 +25,7 @@ from cellseg3d_dist.engine.readable import store_array
 from cellseg3d_dist.engine.run_json import now_text, versions
 from cellseg3d_dist.errors import OutputError
 from cellseg3d_dist.instances.backends import kernels_of
+from cellseg3d_dist.networks.cards import known
 from cellseg3d_dist.paths import absolute_path
 from cellseg3d_dist.segmentation.running import Run, RunResult, refuse_other_version
 from cellseg3d_dist.volumes import location_of, open_volume
@@ -87,7 +88,7 @@ class Order:
         if stored_at is None:
             return cls(make_config(options | {"image": "<memory>"}), image, command)
         text = stored_at if "://" in stored_at else str(absolute_path(stored_at))
-        return cls(make_config(options | {"image": text}).located(), None, command)
+        return cls(make_config(options | {"image": text}).located(known()), None, command)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from cellseg3d_dist.config import make_config, read_yaml
 from cellseg3d_dist.engine.earlier import PREDICTING, EarlierRun
 from cellseg3d_dist.errors import ConfigError
+from cellseg3d_dist.networks.cards import known
 from cellseg3d_dist.segmentation.preparing import Order
 
 #: Options that a decoder's parameter of the same name stands in for.
@@ -37,4 +38,4 @@ def order_again(earlier: EarlierRun, options: dict[str, Any], command: str) -> O
         for key in _OF_DECODER:
             if key in chosen and key not in options:
                 del given[key]
-    return Order(make_config(given).located(), None, command)
+    return Order(make_config(given).located(known()), None, command)

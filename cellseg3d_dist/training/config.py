@@ -15,6 +15,7 @@ from pydantic import field_validator as validates
 from cellseg3d_dist.config import Floats, Triplet, validated
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.grid import Triple
+from cellseg3d_dist.networks.cards import known
 from cellseg3d_dist.paths import absolute_path
 
 SELF_SUPERVISED = "wnet3d"
@@ -189,7 +190,7 @@ class TrainConfig(BaseModel):
         found: dict[str, Any] = {key: tuple(map(_absolute, getattr(self, key))) for key in keys}
         for key in ("labels", "validation_labels"):
             found[key] = tuple(map(_labels_of_run, found[key]))
-        if self.weights and Path(self.weights).exists():
+        if self.weights and self.weights not in known() and Path(self.weights).exists():
             found["weights"] = str(absolute_path(self.weights))
         return self.model_copy(update=found)
 

@@ -15,7 +15,7 @@ from cellseg3d_dist.engine.method import Method, resolve_method
 from cellseg3d_dist.engine.progress import NoProgress, Progress
 from cellseg3d_dist.errors import ConfigError
 from cellseg3d_dist.metrics.scores import CRITERIA, Criterion
-from cellseg3d_dist.networks.cards import bundled
+from cellseg3d_dist.networks.cards import bundled, known
 from cellseg3d_dist.tuning.grids import FRACTIONS, decoder_axes, threshold_axes
 from cellseg3d_dist.tuning.labelling import Judged, Labeller, Thresholded, labellers
 from cellseg3d_dist.tuning.result import Trial, TuneResult, best_threshold
@@ -82,7 +82,7 @@ def tune(
     progress = progress or NoProgress()
     _check(score, criterion, sweeps, options)
     given = {key: value for key, value in options.items() if value is not None}
-    method = resolve_method(make_config({"image": "<memory>"} | given).located())
+    method = resolve_method(make_config({"image": "<memory>"} | given).located(known()))
     samples = open_samples(method.config, images, labels)
     for sample in samples:
         check_options(method.config, sample.image)
@@ -114,9 +114,9 @@ def tune(
 
 
 def _check(score: str, criterion: str, sweeps: int, options: dict[str, Any]) -> None:
-    for name, value, known in (("score", score, SCORES), ("criterion", criterion, CRITERIA)):
-        if value not in known:
-            raise ConfigError(f"{name} {value!r} is unknown. Use one of {', '.join(known)}.")
+    for name, value, names in (("score", score, SCORES), ("criterion", criterion, CRITERIA)):
+        if value not in names:
+            raise ConfigError(f"{name} {value!r} is unknown. Use one of {', '.join(names)}.")
     if sweeps < 1:
         raise ConfigError(f"sweeps {sweeps} must be at least 1.")
     for key in options:
