@@ -30,13 +30,13 @@ def p_value(p: float | None) -> str:
     """A p as papers write it.
 
     >>> p_value(0.03412), p_value(2e-7), p_value(1.0), p_value(None)
-    ('0.034', '2.0e-07', '1', '')
+    ('0.0341', '2.0e-07', '1', '')
     """
     if p is None:
         return ""
     if p >= 0.9995:
         return "1"
-    return f"{p:.2g}" if p >= 1e-4 else f"{p:.1e}"
+    return f"{p:.3g}" if p >= 1e-4 else f"{p:.1e}"
 
 
 def values_tested(basis: Basis) -> str:
